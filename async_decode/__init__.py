@@ -1,0 +1,40 @@
+"""Decode, copy and save video at once.
+
+While a VAE decodes chunk N+1, chunk N crosses to the host on a copy stream and chunk N-1 is written by background
+writers: the same frames, in memory that does not grow with the clip. This package knows nothing of ComfyUI; the nodes
+are built on it, and so are the command line (``python -m async_decode``) and programs with a Diffusers VAE::
+
+    from async_decode import FramePipeline, choose_tap
+"""
+
+from .errors import AsyncDecodeError, Cancelled, DecodeError, FFmpegError, SinkError
+from .finish import DecoderOutput, Finish, FinishedFrames
+from .frames import Clip, PixelFormat
+from .pipeline import FramePipeline
+from .report import Report
+from .spans import Recorder, Span, Stage
+from .taps import Decoding, Tap, VideoDecoder, choose_tap
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncDecodeError",
+    "Cancelled",
+    "Clip",
+    "DecodeError",
+    "DecoderOutput",
+    "Decoding",
+    "FFmpegError",
+    "Finish",
+    "FinishedFrames",
+    "FramePipeline",
+    "PixelFormat",
+    "Recorder",
+    "Report",
+    "SinkError",
+    "Span",
+    "Stage",
+    "Tap",
+    "VideoDecoder",
+    "choose_tap",
+]

@@ -1,0 +1,102 @@
+"""The last step on the compute device: raw decoder output becomes frames.
+
+Everything here is elementwise, so a piece may be finished part by part and the bits stay those of the whole clip. They
+depend on the order, which is stock ComfyUI's: float32 first, then the VAE's own scaling, then quantising by truncation.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from .errors import DecodeError
+from .frames import Clip, PixelFormat
+
+
+def stock_process_output(pixels: Tensor) -> Tensor:
+    """-1 to 1 becomes 0 to 1, in place: ``clamp((x + 1) / 2)``, as the default of ``comfy.sd.VAE.process_output``."""
+    return pixels.add_(1.0).div_(2.0).clamp_(0.0, 1.0)
+
+
+class Finish(abc.ABC):
+    """Turns pieces into frames, straight into the memory of a slot."""
+
+    @abc.abstractmethod
+    def clip(self, piece: Tensor, total_frames: int | None) -> Clip:
+        """The geometry of the frames that pieces like ``piece`` give.
+
+        Raises:
+            DecodeError: the piece cannot become frames.
+        """
+
+    @abc.abstractmethod
+    def write(self, piece: Tensor, out: Mapping[PixelFormat, Tensor], has_nan: Tensor) -> None:
+        """Finish ``piece`` into ``out``.
+
+        Args:
+            piece: the part to finish, its first axis is time; it is left as it was.
+            out: a tensor ``(T, H, W, C)`` for each format that is wanted, on any device.
+            has_nan: ``(T,)`` bool, receives whether a frame holds a NaN.
+        """
+
+
+class DecoderOutput(Finish):
+    """Finishes raw decoder output ``(T, C, H, W)``.
+
+    Args:
+        process_output: the VAE's own scaling to 0..1; gets a private copy, may work in place, must be elementwise.
+        dtype: the type in which scaling and quantising are computed: float32, unless ComfyUI runs with
+            ``--fp16-intermediates``.
+    """
+
+    def __init__(
+        self,
+        process_output: Callable[[Tensor], Tensor] = stock_process_output,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.process_output = process_output
+        self.dtype = dtype
+
+    def clip(self, piece: Tensor, total_frames: int | None) -> Clip:
+        if piece.ndim != 4 or piece.shape[1] not in (1, 3, 4):
+            raise DecodeError(
+                "expected pieces (T, C, H, W) with 1, 3 or 4 channels from the decoder, got "
+                f"{tuple(piece.shape)}: this VAE does not decode to pictures"
+            )
+        _, channels, height, width = piece.shape
+        return Clip(height=height, width=width, channels=channels, frames=total_frames)
+
+    def write(self, piece: Tensor, out: Mapping[PixelFormat, Tensor], has_nan: Tensor) -> None:
+        pixels = self.process_output(piece.to(dtype=self.dtype, copy=True))
+        _write_formats(pixels.movedim(1, -1), out, has_nan, private=True)
+
+
+class FinishedFrames(Finish):
+    """Passes on frames ``(T, H, W, C)`` that are already scaled to 0..1, such as ComfyUI's IMAGE."""
+
+    def clip(self, piece: Tensor, total_frames: int | None) -> Clip:
+        if piece.ndim != 4 or piece.shape[3] not in (1, 3, 4):
+            raise DecodeError(f"expected frames (T, H, W, C) with 1, 3 or 4 channels, got {tuple(piece.shape)}")
+        _, height, width, channels = piece.shape
+        return Clip(height=height, width=width, channels=channels, frames=total_frames)
+
+    def write(self, piece: Tensor, out: Mapping[PixelFormat, Tensor], has_nan: Tensor) -> None:
+        _write_formats(piece, out, has_nan, private=False)
+
+
+def _write_formats(frames: Tensor, out: Mapping[PixelFormat, Tensor], has_nan: Tensor, *, private: bool) -> None:
+    """Write ``frames`` ``(T, H, W, C)`` in every wanted format; ``private`` frames may be overwritten on the way."""
+    if PixelFormat.FLOAT32 in out:
+        out[PixelFormat.FLOAT32].copy_(frames)
+    if PixelFormat.UINT8 in out:
+        # amax passes NaN on and needs no second tensor of the frames' size.
+        has_nan.copy_(frames.amax(dim=(1, 2, 3)).isnan())
+        scaled = frames.mul_(255.0) if private else frames * 255.0
+        # copy_ truncates, as numpy's astype does in stock's SaveImage.
+        out[PixelFormat.UINT8].copy_(scaled.clamp_(0.0, 255.0))
+    else:
+        has_nan.fill_(False)

@@ -1,0 +1,71 @@
+"""What every sink does: open, write frames, and close or abort.
+
+A sink takes finished frames in host memory and puts them somewhere: a tensor, image files, a video file. Sinks own
+their threads and know nothing of VAEs, devices or ComfyUI.
+"""
+
+from __future__ import annotations
+
+import abc
+from concurrent.futures import Future
+
+from ..frames import Clip, FrameArray, PixelFormat
+from ..spans import Recorder
+
+
+class Sink(abc.ABC):
+    """One taker of frames, used by one pipeline, once.
+
+    Life of a sink:
+
+    1. ``open`` is called in the decoding thread, as soon as the first piece tells the geometry.
+    2. ``write`` is called in the pipeline's courier thread, in order and without gaps.
+    3. ``close`` is called in the courier thread after the last chunk: what the sink made is whole when it returns.
+    4. ``abort`` is called instead of ``close``, or while ``close`` or ``write`` is still waiting in another thread,
+       after an error or a cancel.
+    """
+
+    #: The pixel format that ``write`` expects; ``None``: any one that the pipeline carries anyway.
+    pixel_format: PixelFormat | None
+
+    @abc.abstractmethod
+    def open(self, clip: Clip, recorder: Recorder) -> None:
+        """Get ready for frames of this geometry.
+
+        Args:
+            clip: geometry of every frame that will come.
+            recorder: where to record a ``Stage.SAVE`` span for each piece of writing.
+
+        Raises:
+            SinkError: the sink cannot take such frames; the message names the value and the remedy.
+        """
+
+    @abc.abstractmethod
+    def write(self, frames: FrameArray, first_index: int) -> Future[None] | None:
+        """Take a chunk.
+
+        Args:
+            frames: ``(T, H, W, C)``, a view of memory that is used again afterwards.
+            first_index: number of the first of these frames in the clip, counted from 0.
+
+        Returns:
+            ``None`` when the sink has no further use of the memory, else a future that is done, with the error if
+            there was one, once it has not. The courier carries the next chunk meanwhile.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Finish what was written and give it its final name.
+
+        Raises:
+            Exception: the first error of the sink, if it was not raised before.
+        """
+
+    @abc.abstractmethod
+    def abort(self) -> None:
+        """Stop as soon as possible, from any thread, at any time, any number of times.
+
+        Never raises. When it returns, none of the sink's threads or processes is left and none of the memory handed
+        to ``write`` is read again; a ``write`` or ``close`` that was waiting has ended (with an error), later ones
+        raise. What was whole stays; what was not is gone, or carries a name that says that it was cut short.
+        """

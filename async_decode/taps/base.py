@@ -1,0 +1,89 @@
+"""What a tap is: one way of getting pieces out of a VAE while its own decode runs.
+
+A tap never re-implements a decode loop: it runs the VAE's own and takes the pieces as they are made, in the thread
+that called it. Which tap fits is decided from what the model has, never from a version number.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+#: Takes a piece ``(T, C, H, W)`` of raw decoder output on the compute device.
+Submit = Callable[[Tensor], None]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a clip is decoded, as the report tells it.
+
+    Attributes:
+        kind: ``tapped`` (pieces taken while the VAE's own decode runs), ``batches`` (images, some at a time),
+            ``windows`` (overlapping stretches of time, blended), ``whole`` (the clip in one go, then cut).
+        exact: the frames are bit-equal to those of the VAE's own decode.
+        bounded: device memory does not grow with the clip.
+        detail: one line for people, for example why it is not exact.
+    """
+
+    kind: Literal["tapped", "batches", "windows", "whole"]
+    exact: bool
+    bounded: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class VideoDecoder:
+    """What a tap needs to know of a VAE, and no more.
+
+    Attributes:
+        model: the module whose submodules can be tapped (ComfyUI: ``vae.first_stage_model``; Diffusers: the VAE).
+        decode: the model's own decode: a latent batch on ``device`` in ``dtype`` to ``(N, C, T, H, W)`` or
+            ``(N, C, H, W)``.
+        device: where decoding happens.
+        dtype: what the latent is converted to first.
+        frames_of: latent frames to pixel frames, where the VAE tells.
+        is_video: the latent has a time axis: ``(N, C, T, H, W)``, else ``(N, C, H, W)``.
+    """
+
+    model: torch.nn.Module
+    decode: Callable[[Tensor], Tensor]
+    device: torch.device
+    dtype: torch.dtype
+    frames_of: Callable[[int], int] | None = None
+    is_video: bool = True
+
+
+class Tap(abc.ABC):
+    """One way of getting pieces out of one VAE."""
+
+    #: How it will decode; filled in by the constructor.
+    decoding: Decoding
+
+    def __init__(self, decoder: VideoDecoder) -> None:
+        self.decoder = decoder
+
+    def frames(self, latent: Tensor) -> int | None:
+        """How many pixel frames ``latent`` gives over all its clips, or ``None`` where nobody can tell."""
+        if not self.decoder.is_video:
+            return latent.shape[0]
+        if self.decoder.frames_of is None:
+            return None
+        return latent.shape[0] * self.decoder.frames_of(latent.shape[2])
+
+    @abc.abstractmethod
+    def run(self, latent: Tensor, submit: Submit) -> None:
+        """Decode ``latent`` and hand on its pieces, in order, in this thread.
+
+        Args:
+            latent: ``(N, C, T, H, W)`` or ``(N, C, H, W)``, on any device, in any floating type. Several clips are
+                decoded one after the other, as one long row of frames.
+            submit: takes each piece; what it raises ends the decode and is passed on.
+
+        Raises:
+            DecodeError: the model made something else than was expected of it.
+        """

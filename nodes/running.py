@@ -1,0 +1,153 @@
+"""One run of the pipeline for a node: decoding in the node's thread, then waiting for the sinks without blocking others.
+
+What the three decode nodes share, from the inputs that all of them have to the report in ``ui``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.utils
+import torch
+from comfy import model_management
+from comfy_api.v0_0_2 import io
+
+from ..async_decode import Clip, FramePipeline, PixelFormat, Report, choose_tap
+from ..async_decode.pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
+from ..async_decode.ring import ring_bytes
+from ..async_decode.sinks import PreviewSink, Sink, TensorSink
+from . import vae as vae_side
+
+#: How often a node that waits for its sinks looks at the progress and at ComfyUI's interrupt, in seconds.
+TAIL_INTERVAL = 0.05
+#: The longest side of a preview, in pixels.
+PREVIEW_SIZE = 512
+#: Under this key the report is in a node's ``ui`` output, hence in the history and in the ``executed`` event.
+REPORT_KEY = "async_vae_decode"
+
+CATEGORY = "latent/async"
+
+
+def decode_inputs() -> list[io.Input]:
+    """The inputs that every decode node begins with."""
+    return [
+        io.Latent.Input("samples", tooltip="The latent to be decoded: video, or a batch of images."),
+        io.Vae.Input("vae", tooltip="The VAE that belongs to the model that made the latent."),
+        io.Int.Input(
+            "chunk_size",
+            default=4,
+            min=1,
+            max=MAX_CHUNK_SIZE,
+            tooltip="Frames that travel together to the host and to the writers (for image VAEs: images decoded at a "
+            "time). It never changes the frames of a video. Smaller starts saving sooner, larger costs less overhead.",
+        ),
+        io.Int.Input(
+            "buffer_depth",
+            default=3,
+            min=1,
+            max=MAX_BUFFER_DEPTH,
+            tooltip="Chunks that may be under way at once, each in its own memory. 3 keeps decoding, copying and "
+            "saving busy; 1 does one after the other, as a baseline to compare with.",
+        ),
+    ]
+
+
+def output_images_input() -> io.Input:
+    """The switch that the saving nodes have for their IMAGE output."""
+    return io.Boolean.Input(
+        "output_images",
+        default=False,
+        tooltip="Also give the frames as IMAGE. Off, memory does not grow with the clip; on, the whole clip is held in "
+        "memory as float32.",
+    )
+
+
+async def run(vae: Any, latent: torch.Tensor, sinks: Sequence[Sink], *, chunk_size: int, buffer_depth: int) -> Report:
+    """Decode ``latent`` into ``sinks``; return when all of them have closed.
+
+    Args:
+        vae: ComfyUI's VAE.
+        latent: as ``latent_of`` returns it.
+        sinks: who takes the frames.
+        chunk_size: frames a chunk.
+        buffer_depth: slots of the ring.
+
+    Returns:
+        The report.
+
+    Raises:
+        InterruptProcessingException: the user cancelled.
+        AsyncDecodeError: decoding or saving failed.
+    """
+    decoder = vae_side.decoder_of(vae)
+    tap = choose_tap(decoder, images_per_step=chunk_size)
+    total = tap.frames(latent)
+    preview = PreviewSink()
+    progress = Progress(total, preview)
+    pipeline = FramePipeline(
+        [*sinks, preview],
+        chunk_size=chunk_size,
+        buffer_depth=buffer_depth,
+        device=vae.device,
+        finish=vae_side.output_of(vae),
+        poll=lambda: progress.update(pipeline),
+        cancels=(model_management.InterruptProcessingException, asyncio.CancelledError),
+    )
+    width, height = vae_side.frame_size(vae, latent)
+    clip = Clip(height=height, width=width, channels=3, frames=total)
+    formats = {sink.pixel_format for sink in sinks if sink.pixel_format is not None} or {PixelFormat.UINT8}
+    with vae_side.explained(vae, latent), pipeline:
+        with vae_side.device_context(vae):
+            vae_side.load(
+                vae,
+                latent.shape,
+                ring_bytes=ring_bytes(clip, formats, depth=buffer_depth, chunk_frames=chunk_size),
+            )
+            pipeline.decode(tap, latent)
+        done = pipeline.end()
+        # Decoding is over: other nodes that are ready may run while the writers finish.
+        closing = asyncio.wrap_future(done)
+        while not closing.done():
+            await asyncio.wait({closing}, timeout=TAIL_INTERVAL)
+            progress.update(pipeline)
+    progress.update(pipeline)
+    for warning in pipeline.report.warnings:
+        logging.warning("Async VAE Decode: %s", warning)
+    return pipeline.report
+
+
+class Progress:
+    """The node's progress bar and live preview, and the interrupt: all of it belongs to the node's thread."""
+
+    def __init__(self, total: int | None, preview: PreviewSink) -> None:
+        self._total = total
+        self._preview = preview
+        self._bar = comfy.utils.ProgressBar(total or 1)
+        self._shown = -1
+
+    def update(self, pipeline: FramePipeline) -> None:
+        """Show how many frames have been written; raise if the user has cancelled."""
+        model_management.throw_exception_if_processing_interrupted()
+        image = self._preview.take()
+        if image is None and pipeline.written == self._shown:
+            return
+        self._shown = pipeline.written
+        self._bar.update_absolute(
+            self._shown,
+            self._total or max(1, pipeline.received),
+            None if image is None else ("JPEG", image, PREVIEW_SIZE),
+        )
+
+
+def image_of(sink: TensorSink, vae: Any) -> torch.Tensor:
+    """The IMAGE that stock's VAE Decode would have returned, on its device and in its type."""
+    dtype = vae.vae_output_dtype() if hasattr(vae, "vae_output_dtype") else torch.float32
+    return sink.tensor.to(device=vae.output_device, dtype=dtype)
+
+
+def report_ui(report: Report) -> dict[str, list[Any]]:
+    """The report as a node's ``ui`` carries it."""
+    return {REPORT_KEY: [report.to_json()]}

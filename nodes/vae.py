@@ -1,0 +1,137 @@
+"""The VAE as the engine sees it: which latents it takes, how it is loaded, how its decode is called.
+
+Everything goes through the VAE object and its own decode, so that whatever other packs patched there keeps working.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from comfy import model_management
+
+from ..async_decode import DecodeError, DecoderOutput, VideoDecoder
+
+
+def latent_of(samples: Any, vae: Any) -> torch.Tensor:
+    """The latent in a LATENT, in the number of dimensions that ``vae`` decodes.
+
+    Args:
+        samples: ComfyUI's LATENT, a dict with the tensor under ``samples``; of a nested tensor (video with audio) the
+            first part is the video, as for stock.
+        vae: the VAE that will decode it.
+
+    Returns:
+        ``(N, C, T, H, W)`` for a video VAE, ``(N, C, H, W)`` for an image VAE.
+
+    Raises:
+        DecodeError: it holds no latent that this VAE could decode; the message names the value and the remedy.
+    """
+    latent = samples.get("samples") if isinstance(samples, dict) else None
+    if not isinstance(latent, torch.Tensor) and not hasattr(latent, "unbind"):
+        got = type(samples).__name__ if not isinstance(samples, dict) else type(latent).__name__
+        raise DecodeError(f"samples: expected a LATENT with a tensor in it, got {got}; connect a sampler or LoadLatent")
+    if getattr(latent, "is_nested", False):
+        latent = latent.unbind()[0]
+    if latent.ndim not in (4, 5):
+        raise DecodeError(
+            f"samples: expected (N, C, H, W) or (N, C, T, H, W), got {tuple(latent.shape)}; "
+            "audio and 3-D latents have decode nodes of their own"
+        )
+    if latent.numel() == 0:
+        raise DecodeError(f"samples: the latent is empty, its shape is {tuple(latent.shape)}; give it frames and a size")
+    if is_video(vae):
+        return latent if latent.ndim == 5 else latent.unsqueeze(2)
+    # As stock: an image VAE decodes the first frame of each clip.
+    return latent if latent.ndim == 4 else latent[:, :, 0]
+
+
+def is_video(vae: Any) -> bool:
+    """Whether ``vae`` decodes latents with a time axis."""
+    return getattr(vae, "latent_dim", 2) == 3
+
+
+def check_vae(vae: Any) -> None:
+    """Refuse what does not decode to pictures.
+
+    Raises:
+        DecodeError: the message names the VAE and the node that is right for it.
+    """
+    model = getattr(vae, "first_stage_model", None)
+    name = type(vae if model is None else model).__name__
+    if model is None:
+        if hasattr(vae, "throw_exception_if_invalid"):
+            vae.throw_exception_if_invalid()
+        raise DecodeError(
+            f"vae: {name} is not one of ComfyUI's VAEs; use the decode node of the pack that loaded it, or load the "
+            "VAE with Load VAE"
+        )
+    if getattr(vae, "latent_dim", 2) == 1 or getattr(vae, "extra_1d_channel", None) is not None:
+        raise DecodeError(f"vae: {name} decodes audio or shapes, not pictures; use VAE Decode Audio or its own node")
+    channels = getattr(vae, "output_channels", 3)
+    if channels not in (1, 3, 4):
+        raise DecodeError(f"vae: {name} decodes to {channels} channels, which is no picture; use its own decode node")
+
+
+def decoder_of(vae: Any) -> VideoDecoder:
+    """``vae`` as the taps take it."""
+    model = vae.first_stage_model
+    frames_of = vae.upscale_ratio[0] if is_video(vae) and isinstance(vae.upscale_ratio, tuple) else None
+    return VideoDecoder(
+        model=model,
+        decode=lambda latent: model.decode(latent),
+        device=vae.device,
+        dtype=vae.vae_dtype,
+        frames_of=frames_of if callable(frames_of) else None,
+        is_video=is_video(vae),
+    )
+
+
+def output_of(vae: Any) -> DecoderOutput:
+    """The VAE's own scaling, in the type in which this core computes it."""
+    dtype = vae.vae_output_dtype() if hasattr(vae, "vae_output_dtype") else torch.float32
+    return DecoderOutput(vae.process_output, dtype=dtype)
+
+
+def load(vae: Any, shape: torch.Size, *, ring_bytes: int) -> None:
+    """Load the VAE, asking for the memory of a decode of ``shape`` and of the ring."""
+    memory = int(vae.memory_used_decode(shape, vae.vae_dtype)) + ring_bytes
+    if hasattr(vae, "prepare_decode"):
+        vae.prepare_decode(shape, memory_required=memory)
+    else:
+        model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
+
+
+@contextlib.contextmanager
+def device_context(vae: Any) -> Iterator[None]:
+    """Make the VAE's device the current one, where core knows how."""
+    context = getattr(model_management, "cuda_device_context", None)
+    with contextlib.nullcontext() if context is None else context(vae.device):
+        yield
+
+
+def frame_size(vae: Any, latent: torch.Tensor) -> tuple[int, int]:
+    """Width and height, in pixels, of the frames that ``latent`` decodes to."""
+    scale = vae.spacial_compression_decode()
+    return int(latent.shape[-1] * scale), int(latent.shape[-2] * scale)
+
+
+@contextlib.contextmanager
+def explained(vae: Any, latent: torch.Tensor) -> Iterator[None]:
+    """Turn what a model says to a latent of another model into a message that helps.
+
+    Asking beforehand would refuse VAEs whose declared number of channels is not what they take.
+    """
+    try:
+        yield
+    except (RuntimeError, IndexError, ValueError) as error:
+        expected = getattr(vae, "latent_channels", None)
+        if expected is None or latent.shape[1] == expected:
+            raise
+        name = type(vae.first_stage_model).__name__
+        raise DecodeError(
+            f"samples: this latent has {latent.shape[1]} channels, but the VAE ({name}) decodes {expected}; "
+            "load the VAE that belongs to the model that made the latent"
+        ) from error
