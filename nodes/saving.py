@@ -1,0 +1,79 @@
+"""Where the saving nodes write, under which names, and what they write into the files beside the frames."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import folder_paths
+from comfy.cli_args import args
+
+from ..async_decode import SinkError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A place for files in ComfyUI's output folder.
+
+    Attributes:
+        folder: the folder, which exists.
+        filename: the prefix without its folder and with its variables resolved.
+        counter: the next number that stock would use.
+        subfolder: the folder, relative to the output folder, as ComfyUI's views name it.
+    """
+
+    folder: str
+    filename: str
+    counter: int
+    subfolder: str
+
+
+def target_of(filename_prefix: str, width: int, height: int) -> Target:
+    """Resolve ``filename_prefix`` as stock's saving nodes do.
+
+    Args:
+        filename_prefix: may hold folders and the variables that stock knows, such as ``%date:yyyy-MM-dd%``.
+        width: of the frames, in pixels; ``height`` likewise.
+
+    Raises:
+        SinkError: the prefix leads out of the output folder, or its folder cannot be made or written to.
+    """
+    output = folder_paths.get_output_directory()
+    try:
+        folder, filename, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, output, width, height
+        )
+    except OSError as error:
+        raise SinkError(
+            f"filename_prefix {filename_prefix!r}: its folder cannot be made ({error.strerror or error}); choose "
+            "another prefix, or give ComfyUI the right to write there"
+        ) from error
+    except Exception as error:
+        # Stock raises a bare Exception for a path outside of the output folder.
+        raise SinkError(
+            f"filename_prefix {filename_prefix!r} leads out of the output folder; use a name, or a subfolder inside it"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise SinkError(
+            f"filename_prefix {filename_prefix!r}: the folder {folder} cannot be written to; choose another prefix, or "
+            "give ComfyUI the right to write there"
+        )
+    return Target(folder, filename, counter, subfolder)
+
+
+def metadata_of(hidden: Any) -> dict[str, str]:
+    """Prompt and workflow as text, under stock's keys; empty with ``--disable-metadata``.
+
+    Args:
+        hidden: the node's hidden inputs (``prompt`` and ``extra_pnginfo``).
+    """
+    if args.disable_metadata:
+        return {}
+    texts = {}
+    if hidden.prompt is not None:
+        texts["prompt"] = json.dumps(hidden.prompt)
+    for key, value in (hidden.extra_pnginfo or {}).items():
+        texts[key] = json.dumps(value)
+    return texts
