@@ -1,0 +1,127 @@
+"""Who waits for whom: back-pressure, slots, and chunks under way at once."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import torch
+
+from async_decode import FinishedFrames, FramePipeline, Stage
+from tests.engine.toy import CollectSink, GateSink
+
+
+def _frames(count: int) -> torch.Tensor:
+    return torch.arange(count, dtype=torch.float32).view(count, 1, 1, 1).expand(count, 2, 2, 3).contiguous()
+
+
+def _submitting(pipeline: FramePipeline, frames: torch.Tensor) -> tuple[threading.Thread, list[int]]:
+    """Submit frame by frame in another thread; the list grows as submits return."""
+    returned: list[int] = []
+
+    def submit() -> None:
+        for index in range(len(frames)):
+            pipeline.submit(frames[index : index + 1])
+            returned.append(index)
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    return thread, returned
+
+
+def test_the_decoder_runs_ahead_by_the_slots_of_the_ring_and_no_further() -> None:
+    sink = GateSink()
+    with FramePipeline([sink], chunk_size=1, buffer_depth=3, finish=FinishedFrames()) as pipeline:
+        thread, returned = _submitting(pipeline, _frames(5))
+        sink.wait_for(3)
+        waits = [span for span in pipeline.recorder.spans if span.stage is Stage.WAIT_SLOT]
+        assert len(returned) <= 3 and not waits
+
+        for index in range(5):
+            sink.wait_for(1)
+            sink.release(index)
+        thread.join(30)
+
+    waits = [span for span in pipeline.recorder.spans if span.stage is Stage.WAIT_SLOT]
+    assert waits and waits[0].index == 3
+    assert pipeline.report.frames == pipeline.written == 5
+
+
+def test_with_one_slot_submit_returns_only_when_its_chunk_has_been_written() -> None:
+    sink = GateSink()
+    with FramePipeline([sink], chunk_size=1, buffer_depth=1, finish=FinishedFrames()) as pipeline:
+        thread, returned = _submitting(pipeline, _frames(2))
+        sink.wait_for(1)
+        assert returned == []
+        sink.release(0)
+        sink.wait_for(1)
+        assert returned == [0]
+        sink.release(1)
+        thread.join(30)
+        assert returned == [0, 1]
+
+
+def test_a_slot_is_used_again_only_after_the_sink_is_done_with_its_memory() -> None:
+    sink = GateSink()
+    with FramePipeline([sink], chunk_size=1, buffer_depth=2, finish=FinishedFrames()) as pipeline:
+        thread, _ = _submitting(pipeline, _frames(6))
+        for index in range(5):
+            sink.wait_for(2)
+            # Both views still show the frames that they were handed over with.
+            shown = {first: float(view[0, 0, 0, 0]) for first, (_, view) in sink.pending.items()}
+            assert shown == {index: float(index), index + 1: float(index + 1)}
+            sink.release(index)
+        sink.release(5)
+        thread.join(30)
+
+
+def test_chunks_may_be_finished_out_of_order() -> None:
+    sink = GateSink()
+    with FramePipeline([sink], chunk_size=1, buffer_depth=3, finish=FinishedFrames()) as pipeline:
+        thread, _ = _submitting(pipeline, _frames(6))
+        sink.wait_for(3)
+        for index in (2, 1, 3, 0, 5, 4):
+            with sink.arrived:
+                assert sink.arrived.wait_for(lambda wanted=index: wanted in sink.pending, timeout=30)
+            sink.release(index)
+        thread.join(30)
+    assert np.array_equal(sink.frames[:, 0, 0, 0], np.arange(6))
+
+
+def test_every_sink_holds_the_memory_until_it_is_done() -> None:
+    fast, slow = CollectSink(), GateSink()
+    with FramePipeline([fast, slow], chunk_size=1, buffer_depth=1, finish=FinishedFrames()) as pipeline:
+        thread, returned = _submitting(pipeline, _frames(1))
+        slow.wait_for(1)
+        assert len(fast.chunks) == 1 and pipeline.written == 0 and returned == []
+        slow.release(0)
+        thread.join(30)
+        assert pipeline.written == 1
+
+
+def test_a_sink_without_a_format_gets_what_travels_anyway() -> None:
+    follower = CollectSink(None)
+    leader = CollectSink()
+    with FramePipeline([follower, leader], finish=FinishedFrames()) as pipeline:
+        pipeline.submit(_frames(3) / 3)
+    assert follower.frames.dtype == np.float32
+    assert np.array_equal(follower.frames, leader.frames)
+
+
+def test_closing_waits_until_every_sink_has_closed() -> None:
+    sink = GateSink()
+    pipeline = FramePipeline([sink], chunk_size=1, buffer_depth=2, finish=FinishedFrames())
+    left = threading.Event()
+
+    def run() -> None:
+        with pipeline:
+            pipeline.submit(_frames(1))
+        left.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    sink.wait_for(1)
+    assert not left.is_set() and "close" not in sink.calls
+    sink.release(0)
+    thread.join(30)
+    assert left.is_set() and sink.calls == ["open", "close"]
