@@ -6,6 +6,7 @@ What the three decode nodes share, from the inputs that all of them have to the 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +30,19 @@ PREVIEW_SIZE = 512
 REPORT_KEY = "async_vae_decode"
 
 CATEGORY = "latent/async"
+
+
+#: What people type when they look for a node like ours; only newer cores can be told.
+SEARCH_ALIASES = ["async", "vae decode", "decode", "stream", "latent to video", "pipeline"]
+
+
+def schema(**definition: Any) -> io.Schema:
+    """A schema with what all nodes of the pack share, leaving out what the running core does not know yet."""
+    known = {field.name for field in dataclasses.fields(io.Schema)}
+    optional = {"search_aliases": SEARCH_ALIASES}
+    return io.Schema(
+        category=CATEGORY, **definition, **{key: value for key, value in optional.items() if key in known}
+    )
 
 
 def decode_inputs() -> list[io.Input]:

@@ -1,0 +1,21 @@
+"""The ComfyUI side: schemas, the VAE, paths and metadata, progress and interrupts. No tensor arithmetic, no threads."""
+
+from __future__ import annotations
+
+from comfy_api.v0_0_2 import ComfyExtension, io
+
+from .decode import AsyncVAEDecode
+from .save_frames import AsyncVAEDecodeSaveFrames
+from .save_video import AsyncVAEDecodeSaveVideo
+
+
+class AsyncVAEDecodeExtension(ComfyExtension):
+    """The pack, as ComfyUI loads it."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [AsyncVAEDecode, AsyncVAEDecodeSaveFrames, AsyncVAEDecodeSaveVideo]
+
+
+async def comfy_entrypoint() -> AsyncVAEDecodeExtension:
+    """What ComfyUI calls to get the nodes."""
+    return AsyncVAEDecodeExtension()

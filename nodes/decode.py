@@ -1,0 +1,35 @@
+"""Async VAE Decode: stock's IMAGE, copied to the host while the next frames are decoded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.v0_0_2 import io
+
+from ..async_decode.sinks import TensorSink
+from . import running
+from .vae import check_vae, latent_of
+
+
+class AsyncVAEDecode(io.ComfyNode):
+    """Takes the place of VAE Decode."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return running.schema(
+            node_id="AsyncVAEDecode",
+            display_name="Async VAE Decode",
+            description="Decodes a latent as VAE Decode does, frame for frame the same, while finished frames are "
+            "already on their way to the host: no second copy of the clip on the GPU.",
+            inputs=running.decode_inputs(),
+            outputs=[io.Image.Output(tooltip="The decoded frames, those of VAE Decode bit for bit.")],
+        )
+
+    @classmethod
+    async def execute(cls, samples: Any, vae: Any, chunk_size: int, buffer_depth: int) -> io.NodeOutput:
+        check_vae(vae)
+        images = TensorSink()
+        report = await running.run(
+            vae, latent_of(samples, vae), [images], chunk_size=chunk_size, buffer_depth=buffer_depth
+        )
+        return io.NodeOutput(running.image_of(images, vae), ui=running.report_ui(report))
