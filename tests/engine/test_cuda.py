@@ -1,0 +1,108 @@
+"""The same frames through streams, events and pinned memory, under delays that would show a missing wait."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from async_decode import FinishedFrames, FramePipeline, PixelFormat, Stage, VideoDecoder, choose_tap
+from tests.engine.toy import CollectSink, GateSink, ToyVAE, stock_bytes, stock_frames, toy_latent
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA or ROCm device")
+
+
+def _decoder(vae: ToyVAE) -> VideoDecoder:
+    return VideoDecoder(
+        model=vae,
+        decode=vae.decode,
+        device=torch.device("cuda"),
+        dtype=torch.float32,
+        frames_of=lambda latents: 4 * latents - 3,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _exact_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both arms run on the device, by the same algorithms."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
+
+@pytest.mark.parametrize("buffer_depth", [1, 2, 3, 5])
+@pytest.mark.parametrize("chunk_size", [1, 3, 4, 64])
+def test_frames_are_bit_equal(chunk_size: int, buffer_depth: int) -> None:
+    vae, latent = ToyVAE().cuda(), toy_latent(13, size=32).cuda()
+    floats, quantised = CollectSink(threaded=True), CollectSink(PixelFormat.UINT8, threaded=True)
+
+    with FramePipeline(
+        [floats, quantised], chunk_size=chunk_size, buffer_depth=buffer_depth, device="cuda"
+    ) as pipeline:
+        pipeline.decode(choose_tap(_decoder(vae)), latent)
+
+    expected = stock_frames(vae, latent).cpu()
+    assert torch.equal(torch.from_numpy(floats.frames), expected)
+    assert np.array_equal(quantised.frames, stock_bytes(expected))
+    assert pipeline.report.pinned is True
+
+
+@pytest.mark.parametrize("slow_sink", [False, True])
+def test_no_race_shows_under_delays(slow_sink: bool) -> None:
+    """The compute stream sleeps before it fills, and overwrites the piece at once, as an allocator would."""
+    sink = CollectSink(threaded=slow_sink)
+    piece = torch.empty(2, 256, 256, 3, device="cuda")
+
+    with FramePipeline([sink], chunk_size=3, buffer_depth=2, device="cuda", finish=FinishedFrames()) as pipeline:
+        for index in range(40):
+            torch.cuda._sleep(3_000_000)
+            piece.fill_(index)
+            pipeline.submit(piece)
+            piece.fill_(-1.0)
+
+    values = np.unique(sink.frames.reshape(80, -1), axis=1)
+    assert values.shape == (80, 1)
+    assert np.array_equal(values[:, 0], np.repeat(np.arange(40), 2))
+
+
+def test_staging_is_free_again_before_the_sinks_are_done() -> None:
+    sink = GateSink()
+    frames = torch.rand(6, 64, 64, 3, device="cuda")
+    with FramePipeline([sink], chunk_size=1, buffer_depth=3, device="cuda", finish=FinishedFrames()) as pipeline:
+        # Three chunks fill the host side, three more the staging: submit waits for neither disk nor sink.
+        for index in range(6):
+            pipeline.submit(frames[index : index + 1])
+        sink.wait_for(3)
+        assert pipeline.written == 0
+        for index in range(6):
+            sink.wait_for(1)
+            sink.release(index)
+    assert np.array_equal(sink.frames, frames.cpu().numpy())
+
+
+def test_spans_of_the_device_lie_on_the_hosts_clock() -> None:
+    piece = torch.rand(4, 256, 256, 3, device="cuda")
+    with FramePipeline([CollectSink()], device="cuda", finish=FinishedFrames()) as pipeline:
+        for _ in range(5):
+            torch.cuda._sleep(20_000_000)
+            pipeline.submit(piece)
+    began, ended = pipeline.recorder.started_ns, pipeline.recorder.now()
+    spans = pipeline.recorder.spans
+    assert all(began <= span.start_ns <= span.end_ns <= ended for span in spans)
+    decode = [span for span in spans if span.stage is Stage.DECODE]
+    copies = [span for span in spans if span.stage is Stage.COPY]
+    assert len(decode) == len(copies) == 5
+    # A chunk is copied after it was decoded; the sleep is in the decode spans.
+    assert all(copy.start_ns >= made.end_ns for made, copy in zip(decode, copies, strict=True))
+    assert min(span.seconds for span in decode) > max(span.seconds for span in copies)
+
+
+def test_an_error_in_the_middle_leaves_no_memory_behind() -> None:
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    with (
+        pytest.raises(ZeroDivisionError),
+        FramePipeline([CollectSink()], device="cuda", finish=FinishedFrames()) as pipeline,
+    ):
+        pipeline.submit(torch.rand(9, 256, 256, 3, device="cuda"))
+        raise ZeroDivisionError
+    del pipeline
+    assert torch.cuda.memory_allocated() == before
