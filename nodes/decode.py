@@ -6,7 +6,6 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
-from ..async_decode.sinks import TensorSink
 from . import running
 from .vae import check_vae, latent_of
 
@@ -28,8 +27,12 @@ class AsyncVAEDecode(io.ComfyNode):
     @classmethod
     async def execute(cls, samples: Any, vae: Any, chunk_size: int, buffer_depth: int) -> io.NodeOutput:
         check_vae(vae)
-        images = TensorSink()
-        report = await running.run(
-            vae, latent_of(samples, vae), [images], chunk_size=chunk_size, buffer_depth=buffer_depth
+        result = await running.run(
+            vae,
+            latent_of(samples, vae),
+            [],
+            chunk_size=chunk_size,
+            buffer_depth=buffer_depth,
+            output_images=True,
         )
-        return io.NodeOutput(running.image_of(images, vae), ui=running.report_ui(report))
+        return io.NodeOutput(result.images, ui=result.ui)

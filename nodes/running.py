@@ -1,4 +1,4 @@
-"""One run of the pipeline for a node: decoding in the node's thread, then waiting for the sinks without blocking others.
+"""One run of the pipeline for a node: decode in the node's thread, then wait for the sinks without blocking others.
 
 What the three decode nodes share, from the inputs that all of them have to the report in ``ui``.
 """
@@ -15,8 +15,9 @@ import comfy.utils
 import torch
 from comfy import model_management
 from comfy_api.v0_0_2 import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..async_decode import Clip, FramePipeline, PixelFormat, Report, choose_tap
+from ..async_decode import Clip, FramePipeline, choose_tap
 from ..async_decode.pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
 from ..async_decode.ring import ring_bytes
 from ..async_decode.sinks import PreviewSink, Sink, TensorSink
@@ -29,6 +30,12 @@ PREVIEW_SIZE = 512
 #: Under this key the report is in a node's ``ui`` output, hence in the history and in the ``executed`` event.
 REPORT_KEY = "async_vae_decode"
 
+#: What a node says that is connected to an IMAGE output which was not asked for.
+NO_IMAGES = (
+    "This node gives IMAGE only with its widget output_images switched on, because a long clip does not fit in memory "
+    "as IMAGE. Switch output_images on and queue again."
+)
+
 CATEGORY = "latent/async"
 
 
@@ -40,9 +47,7 @@ def schema(**definition: Any) -> io.Schema:
     """A schema with what all nodes of the pack share, leaving out what the running core does not know yet."""
     known = {field.name for field in dataclasses.fields(io.Schema)}
     optional = {"search_aliases": SEARCH_ALIASES}
-    return io.Schema(
-        category=CATEGORY, **definition, **{key: value for key, value in optional.items() if key in known}
-    )
+    return io.Schema(category=CATEGORY, **definition, **{key: value for key, value in optional.items() if key in known})
 
 
 def decode_inputs() -> list[io.Input]:
@@ -79,7 +84,28 @@ def output_images_input() -> io.Input:
     )
 
 
-async def run(vae: Any, latent: torch.Tensor, sinks: Sequence[Sink], *, chunk_size: int, buffer_depth: int) -> Report:
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run leaves for the node's outputs.
+
+    Attributes:
+        images: the IMAGE, or an ``ExecutionBlocker`` that says how to get one.
+        ui: the report, as a node's ``ui`` carries it.
+    """
+
+    images: Any
+    ui: dict[str, list[Any]]
+
+
+async def run(
+    vae: Any,
+    latent: torch.Tensor,
+    sinks: Sequence[Sink],
+    *,
+    chunk_size: int,
+    buffer_depth: int,
+    output_images: bool,
+) -> Result:
     """Decode ``latent`` into ``sinks``; return when all of them have closed.
 
     Args:
@@ -88,21 +114,19 @@ async def run(vae: Any, latent: torch.Tensor, sinks: Sequence[Sink], *, chunk_si
         sinks: who takes the frames.
         chunk_size: frames a chunk.
         buffer_depth: slots of the ring.
-
-    Returns:
-        The report.
+        output_images: make the IMAGE as well.
 
     Raises:
         InterruptProcessingException: the user cancelled.
         AsyncDecodeError: decoding or saving failed.
     """
-    decoder = vae_side.decoder_of(vae)
-    tap = choose_tap(decoder, images_per_step=chunk_size)
-    total = tap.frames(latent)
+    images = TensorSink() if output_images else None
     preview = PreviewSink()
-    progress = Progress(total, preview)
+    sinks = [*sinks, *([images] if images else []), preview]
+    tap = choose_tap(vae_side.decoder_of(vae), images_per_step=chunk_size)
+    progress = Progress(tap.frames(latent), preview)
     pipeline = FramePipeline(
-        [*sinks, preview],
+        sinks,
         chunk_size=chunk_size,
         buffer_depth=buffer_depth,
         device=vae.device,
@@ -110,27 +134,38 @@ async def run(vae: Any, latent: torch.Tensor, sinks: Sequence[Sink], *, chunk_si
         poll=lambda: progress.update(pipeline),
         cancels=(model_management.InterruptProcessingException, asyncio.CancelledError),
     )
-    width, height = vae_side.frame_size(vae, latent)
-    clip = Clip(height=height, width=width, channels=3, frames=total)
-    formats = {sink.pixel_format for sink in sinks if sink.pixel_format is not None} or {PixelFormat.UINT8}
-    with vae_side.explained(vae, latent), pipeline:
-        with vae_side.device_context(vae):
-            vae_side.load(
-                vae,
-                latent.shape,
-                ring_bytes=ring_bytes(clip, formats, depth=buffer_depth, chunk_frames=chunk_size),
-            )
+    with vae_side.device_context(vae):
+        vae_side.load(vae, latent.shape, ring_bytes=_ring_bytes(vae, latent, sinks, chunk_size, buffer_depth))
+    with pipeline:
+        # Not around the whole block: other nodes run in this thread while this one waits below.
+        with vae_side.device_context(vae), vae_side.explained(vae, latent):
             pipeline.decode(tap, latent)
-        done = pipeline.end()
         # Decoding is over: other nodes that are ready may run while the writers finish.
-        closing = asyncio.wrap_future(done)
+        closing = asyncio.wrap_future(pipeline.end())
         while not closing.done():
             await asyncio.wait({closing}, timeout=TAIL_INTERVAL)
             progress.update(pipeline)
     progress.update(pipeline)
     for warning in pipeline.report.warnings:
         logging.warning("Async VAE Decode: %s", warning)
-    return pipeline.report
+    return Result(
+        images=ExecutionBlocker(NO_IMAGES) if images is None else _image_of(images, vae),
+        ui={REPORT_KEY: [pipeline.report.to_json()]},
+    )
+
+
+def _ring_bytes(vae: Any, latent: torch.Tensor, sinks: Sequence[Sink], chunk_size: int, buffer_depth: int) -> int:
+    """Memory that the ring will take beside the decode."""
+    width, height = vae_side.frame_size(vae, latent)
+    formats = {sink.pixel_format for sink in sinks if sink.pixel_format is not None}
+    clip = Clip(height=height, width=width, channels=3)
+    return ring_bytes(clip, formats, depth=buffer_depth, chunk_frames=chunk_size)
+
+
+def _image_of(sink: TensorSink, vae: Any) -> torch.Tensor:
+    """The IMAGE that stock's VAE Decode would have returned, on its device and in its type."""
+    dtype = vae.vae_output_dtype() if hasattr(vae, "vae_output_dtype") else torch.float32
+    return sink.tensor.to(device=vae.output_device, dtype=dtype)
 
 
 class Progress:
@@ -154,14 +189,3 @@ class Progress:
             self._total or max(1, pipeline.received),
             None if image is None else ("JPEG", image, PREVIEW_SIZE),
         )
-
-
-def image_of(sink: TensorSink, vae: Any) -> torch.Tensor:
-    """The IMAGE that stock's VAE Decode would have returned, on its device and in its type."""
-    dtype = vae.vae_output_dtype() if hasattr(vae, "vae_output_dtype") else torch.float32
-    return sink.tensor.to(device=vae.output_device, dtype=dtype)
-
-
-def report_ui(report: Report) -> dict[str, list[Any]]:
-    """The report as a node's ``ui`` carries it."""
-    return {REPORT_KEY: [report.to_json()]}

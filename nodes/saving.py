@@ -5,12 +5,36 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import folder_paths
 from comfy.cli_args import args
+from comfy_api.v0_0_2 import io
 
 from ..async_decode import SinkError
+
+#: x264's presets, from the fastest to the slowest.
+H264_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+
+
+def filename_prefix_input(default: str) -> io.Input:
+    """The input that every saving node has."""
+    return io.String.Input(
+        "filename_prefix",
+        default=default,
+        tooltip="The prefix of the file to save, folders inside the output folder included. It may hold what Save "
+        "Image's prefix may, such as %date:yyyy-MM-dd% or %Empty Latent Image.width%.",
+    )
+
+
+def exact_rate(fps: float) -> Fraction:
+    """The frame rate that is meant by ``fps``, frames per second: NTSC's rates are written as rounded numbers."""
+    ntsc = Fraction(round(fps) * 1000, 1001)
+    if abs(float(ntsc) - fps) < 0.005 and fps != round(fps):
+        return ntsc
+    # Stock rounds to thousandths as well.
+    return Fraction(round(fps * 1000), 1000)
 
 
 @dataclass(frozen=True)

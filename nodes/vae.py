@@ -41,7 +41,9 @@ def latent_of(samples: Any, vae: Any) -> torch.Tensor:
             "audio and 3-D latents have decode nodes of their own"
         )
     if latent.numel() == 0:
-        raise DecodeError(f"samples: the latent is empty, its shape is {tuple(latent.shape)}; give it frames and a size")
+        raise DecodeError(
+            f"samples: the latent is empty, its shape is {tuple(latent.shape)}; give it frames and a size"
+        )
     if is_video(vae):
         return latent if latent.ndim == 5 else latent.unsqueeze(2)
     # As stock: an image VAE decodes the first frame of each clip.

@@ -1,0 +1,98 @@
+"""Async VAE Decode & Save Video: frames are encoded while the next ones are decoded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.v0_0_2 import InputImpl, io, ui
+
+from ..async_decode.sinks import VideoSink
+from . import running, saving
+from .vae import check_vae, frame_size, latent_of
+
+
+class AsyncVAEDecodeSaveVideo(io.ComfyNode):
+    """Takes the place of VAE Decode followed by Create Video and Save Video."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return running.schema(
+            node_id="AsyncVAEDecodeSaveVideo",
+            display_name="Async VAE Decode & Save Video",
+            description="Decodes a latent and encodes the frames into a video file while the next ones are decoded. "
+            "Memory does not grow with the clip.",
+            inputs=[
+                *running.decode_inputs(),
+                saving.filename_prefix_input("video/ComfyUI"),
+                io.Float.Input(
+                    "fps",
+                    default=24.0,
+                    min=0.01,
+                    max=1000.0,
+                    step=0.001,
+                    tooltip="Frames per second. 23.976, 29.97 and 59.94 are taken as 24000/1001, 30000/1001 and "
+                    "60000/1001.",
+                ),
+                io.Combo.Input(
+                    "format", options=["mp4 (H.264)"], default="mp4 (H.264)", tooltip="H.264, 8 bits, 4:2:0, BT.709."
+                ),
+                io.Int.Input(
+                    "quality",
+                    default=19,
+                    min=0,
+                    max=51,
+                    tooltip="H.264's CRF: 0 is lossless, 17 to 19 is hard to tell from the frames, 23 is x264's own "
+                    "default, each 6 more about halve the file.",
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=list(saving.H264_PRESETS),
+                    default="medium",
+                    tooltip="How long the encoder may think: faster presets keep up with faster decoders, slower ones "
+                    "make smaller files of the same quality.",
+                ),
+                running.output_images_input(),
+            ],
+            outputs=[
+                io.Video.Output(display_name="video", tooltip="The video, backed by the file."),
+                io.Image.Output(display_name="images", tooltip="The frames, only with output_images on."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    async def execute(
+        cls,
+        samples: Any,
+        vae: Any,
+        chunk_size: int,
+        buffer_depth: int,
+        filename_prefix: str,
+        fps: float,
+        format: str,
+        quality: int,
+        preset: str,
+        output_images: bool,
+    ) -> io.NodeOutput:
+        check_vae(vae)
+        latent = latent_of(samples, vae)
+        target = saving.target_of(filename_prefix, *frame_size(vae, latent))
+        video = VideoSink(
+            target.folder,
+            target.filename,
+            first_number=target.counter,
+            fps=saving.exact_rate(fps),
+            crf=quality,
+            preset=preset,
+            metadata=saving.metadata_of(cls.hidden),
+        )
+        result = await running.run(
+            vae, latent, [video], chunk_size=chunk_size, buffer_depth=buffer_depth, output_images=output_images
+        )
+        saved = ui.SavedResult(video.path.name, target.subfolder, io.FolderType.output)
+        return io.NodeOutput(
+            InputImpl.VideoFromFile(str(video.path)),
+            result.images,
+            ui={**ui.PreviewVideo([saved]).as_dict(), **result.ui},
+        )
