@@ -1,0 +1,1 @@
+"""The demo's own video VAE, the clip that it was trained to show, and that clip encoded."""
