@@ -2,7 +2,7 @@
  * Switches `output_images` on when somebody connects the IMAGE output of a saving node: off, that output only tells
  * that it is off. What an opened workflow says is left as it is.
  */
-import { app } from "../../scripts/app.js";
+import { app } from "../../../scripts/app.js";
 
 const SAVING_NODES = new Set(["AsyncVAEDecodeSaveFrames", "AsyncVAEDecodeSaveVideo"]);
 const OUTPUT = 2; // LiteGraph.OUTPUT
