@@ -1,0 +1,24 @@
+"""Sinks: who takes finished frames. One file for each kind, and the formats that they write."""
+
+from .base import Sink
+from .image_files import ImageFilesSink
+from .image_formats import ImageEncoder, PngEncoder
+from .null import NullSink
+from .preview import PreviewSink
+from .tensor import TensorSink
+from .video import VideoSink
+from .video_formats import H264_MP4, VideoFormat, exact_rate
+
+__all__ = [
+    "H264_MP4",
+    "ImageEncoder",
+    "ImageFilesSink",
+    "NullSink",
+    "PngEncoder",
+    "PreviewSink",
+    "Sink",
+    "TensorSink",
+    "VideoFormat",
+    "VideoSink",
+    "exact_rate",
+]
