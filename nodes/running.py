@@ -135,7 +135,7 @@ async def run(
         cancels=(model_management.InterruptProcessingException, asyncio.CancelledError),
     )
     with vae_side.device_context(vae):
-        vae_side.load(vae, latent.shape, ring_bytes=_ring_bytes(vae, latent, sinks, chunk_size, buffer_depth))
+        vae_side.load(vae, tap, latent, ring_bytes=_ring_bytes(vae, latent, sinks, chunk_size, buffer_depth))
     with pipeline:
         # Not around the whole block: other nodes run in this thread while this one waits below.
         with vae_side.device_context(vae), vae_side.explained(vae, latent):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from comfy import model_management
 
-from ..async_decode import DecodeError, DecoderOutput, VideoDecoder
+from ..async_decode import DecodeError, DecoderOutput, Tap, VideoDecoder
 
 
 def latent_of(samples: Any, vae: Any) -> torch.Tensor:
@@ -88,6 +88,7 @@ def decoder_of(vae: Any) -> VideoDecoder:
         dtype=vae.vae_dtype,
         frames_of=frames_of if callable(frames_of) else None,
         is_video=is_video(vae),
+        images_of=lambda shape: images_at_once(vae, shape),
     )
 
 
@@ -97,13 +98,24 @@ def output_of(vae: Any) -> DecoderOutput:
     return DecoderOutput(vae.process_output, dtype=dtype)
 
 
-def load(vae: Any, shape: torch.Size, *, ring_bytes: int) -> None:
-    """Load the VAE, asking for the memory of a decode of ``shape`` and of the ring."""
+def load(vae: Any, tap: Tap, latent: torch.Tensor, *, ring_bytes: int) -> None:
+    """Load the VAE, asking for the memory of what ``tap`` keeps live while it decodes ``latent``, and of the ring."""
+    shape = tap.live_shape(latent)
     memory = int(vae.memory_used_decode(shape, vae.vae_dtype)) + ring_bytes
     if hasattr(vae, "prepare_decode"):
         vae.prepare_decode(shape, memory_required=memory)
     else:
         model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
+
+
+def images_at_once(vae: Any, shape: torch.Size) -> int:
+    """How many images of a batch of ``shape`` stock's VAE Decode would decode in one call, once the VAE is loaded."""
+    needed = vae.memory_used_decode(shape, vae.vae_dtype)
+    if hasattr(vae.patcher, "get_free_memory"):
+        free = vae.patcher.get_free_memory(vae.device)
+    else:
+        free = model_management.get_free_memory(vae.device)
+    return max(1, int(free / needed))
 
 
 @contextlib.contextmanager

@@ -2,8 +2,20 @@
 
 from .base import Decoding, Submit, Tap, VideoDecoder
 from .choose import choose_tap
+from .chunked_output import ChunkedOutput, OutputBuffer
 from .image_batches import ImageBatches
 from .step_hook import StepHook
 from .whole import Whole
 
-__all__ = ["Decoding", "ImageBatches", "StepHook", "Submit", "Tap", "VideoDecoder", "Whole", "choose_tap"]
+__all__ = [
+    "ChunkedOutput",
+    "Decoding",
+    "ImageBatches",
+    "OutputBuffer",
+    "StepHook",
+    "Submit",
+    "Tap",
+    "VideoDecoder",
+    "Whole",
+    "choose_tap",
+]

@@ -48,6 +48,8 @@ class VideoDecoder:
         dtype: what the latent is converted to first.
         frames_of: latent frames to pixel frames, where the VAE tells.
         is_video: the latent has a time axis: ``(N, C, T, H, W)``, else ``(N, C, H, W)``.
+        images_of: how many images of a latent of this shape are decoded together where the number changes the frames
+            (ComfyUI: as many as fit into the free memory), asked right before decoding; ``None``: all of them.
     """
 
     model: torch.nn.Module
@@ -56,6 +58,11 @@ class VideoDecoder:
     dtype: torch.dtype
     frames_of: Callable[[int], int] | None = None
     is_video: bool = True
+    images_of: Callable[[torch.Size], int] | None = None
+
+    def to_device(self, latent: Tensor) -> Tensor:
+        """``latent`` where and as the model decodes it."""
+        return latent.to(device=self.device, dtype=self.dtype)
 
 
 class Tap(abc.ABC):
@@ -63,6 +70,8 @@ class Tap(abc.ABC):
 
     #: How it will decode; filled in by the constructor.
     decoding: Decoding
+    #: Latent frames whose whole decode takes as much memory as this tap needs for a clip of any length, where it is so.
+    live_latents: int | None = None
 
     def __init__(self, decoder: VideoDecoder) -> None:
         self.decoder = decoder
@@ -74,6 +83,16 @@ class Tap(abc.ABC):
         if self.decoder.frames_of is None:
             return None
         return latent.shape[0] * self.decoder.frames_of(latent.shape[2])
+
+    def live_shape(self, latent: Tensor) -> torch.Size:
+        """The shape of a latent whose whole decode takes about as much device memory as this tap's decode.
+
+        Whoever makes room for a decode asks for this much, so that a long clip does not drive out other models.
+        """
+        if not self.decoder.is_video:
+            return latent.shape
+        _, channels, frames, *size = latent.shape
+        return torch.Size((1, channels, min(frames, self.live_latents or frames), *size))
 
     @abc.abstractmethod
     def run(self, latent: Tensor, submit: Submit) -> None:

@@ -1,7 +1,10 @@
 """Tap for decoders that are called once per step of time, each call making a piece.
 
-A forward hook on the submodule that makes pieces ships each piece and returns a stand-in with (almost) no frames, so
-that the model's own loop, caches and concatenation run as always while the clip never piles up on the device.
+A forward hook on the submodule that makes pieces ships each piece and returns a stand-in of four pixels, so that the
+model's own loop, caches and concatenation run as always while the clip never piles up on the device.
+
+The stand-ins are numbered, and what the model returns in the end must be these numbers: had it dropped, moved or worked
+on the pieces after the hook, it would have done so to the stand-ins.
 """
 
 from __future__ import annotations
@@ -15,16 +18,23 @@ from torch import Tensor
 from ..errors import DecodeError
 from .base import Decoding, Submit, Tap, VideoDecoder
 
+#: Numbers that a stand-in can show in one channel: n / 128 is exact in every floating type that models use.
+_DIGITS = 127
+
 
 class StepHook(Tap):
     """Takes pieces where a submodule returns them.
 
     Args:
         decoder: the VAE.
-        module: the submodule whose every call returns a piece: a tensor ``(1, C, T, H, W)``, a list of such tensors,
-            or a tuple that starts with one.
+        module: the submodule whose every call returns a piece: a tensor ``(1, C, T, H, W)``, or ``(1, C, H, W)`` for a
+            single frame, a list of such tensors, or a tuple that starts with one.
         finish_piece: what the model's own decode does to the concatenated pieces afterwards, where that can be done
-            to each piece alone (Wan 2.2 un-patchifies, which is spatial only).
+            to each piece alone (Wan 2.2 un-patchifies, which is spatial only); gives ``(1, C, T, H, W)``.
+        keep: whether the model's decode keeps the piece of this number, counted from 0 in a clip of that many latent
+            frames; ``None``: it keeps all.
+        live_latents: as in ``Tap``.
+        bounded: nothing else in the model grows with the clip; ``detail`` tells what does.
         detail: one line for the report.
     """
 
@@ -34,12 +44,17 @@ class StepHook(Tap):
         *,
         module: torch.nn.Module,
         finish_piece: Callable[[Tensor], Tensor] | None = None,
+        keep: Callable[[int, int], bool] | None = None,
+        live_latents: int | None = None,
+        bounded: bool = True,
         detail: str = "",
     ) -> None:
         super().__init__(decoder)
         self.module = module
-        self.finish_piece = finish_piece
-        self.decoding = Decoding("tapped", exact=True, bounded=True, detail=detail)
+        self.finish_piece = finish_piece if finish_piece is not None else _as_it_is
+        self.keep = keep if keep is not None else _always
+        self.live_latents = live_latents
+        self.decoding = Decoding("tapped", exact=True, bounded=bounded, detail=detail)
 
     def run(self, latent: Tensor, submit: Submit) -> None:
         with torch.inference_mode():
@@ -47,15 +62,19 @@ class StepHook(Tap):
                 self._run_clip(clip, submit)
 
     def _run_clip(self, clip: Tensor, submit: Submit) -> None:
-        shape: torch.Size | None = None
+        made = 0
+        kept: list[Tensor] = []
 
         def ship(piece: Tensor) -> Tensor:
-            nonlocal shape
-            pixels = piece if self.finish_piece is None else self.finish_piece(piece)
-            shape = pixels.shape
-            submit(pixels[0].movedim(0, 1))
-            # A new tensor, not a slice: an empty slice would keep the whole piece alive.
-            return piece.new_empty((*piece.shape[:2], 0, *piece.shape[3:]))
+            nonlocal made
+            if piece.ndim == 5 and piece.shape[2] == 0:
+                return piece
+            stand_in = numbered(piece, made)
+            if self.keep(made, clip.shape[2]):
+                submit(self.finish_piece(piece)[0].movedim(0, 1))
+                kept.append(stand_in.clone())
+            made += 1
+            return stand_in
 
         def hook(_module: torch.nn.Module, _arguments: Any, output: Any) -> Any:
             if isinstance(output, list):
@@ -66,7 +85,7 @@ class StepHook(Tap):
 
         handle = self.module.register_forward_hook(hook)
         try:
-            rest = self.decoder.decode(clip.to(device=self.decoder.device, dtype=self.decoder.dtype))
+            rest = self.decoder.decode(self.decoder.to_device(clip))
         except BaseException:
             # Decoders that keep their cache on the module would hold a failed clip's memory until the next decode.
             clear_cache = getattr(self.decoder.model, "clear_cache", None)
@@ -75,12 +94,40 @@ class StepHook(Tap):
             raise
         finally:
             handle.remove()
-        if shape is None:
+        if made == 0:
             # Somebody replaced the model's decode by one that goes round the submodule: its frames are all in ``rest``.
             self.decoding = Decoding("whole", True, False, "this VAE's decode was replaced: it ran whole")
             submit(rest[0].movedim(0, 1))
-        elif rest.shape[2] != 0 or rest.shape[:2] != shape[:2] or rest.shape[3:] != shape[3:]:
+        elif not self._is_concatenation(rest, kept):
             raise DecodeError(
-                f"expected {type(self.decoder.model).__name__}.decode to concatenate its pieces {tuple(shape)}, but it "
-                f"returned {tuple(rest.shape)}: it works on them afterwards, so that tapping it cannot be exact"
+                f"expected {type(self.decoder.model).__name__}.decode to do no more than concatenate its {len(kept)} "
+                f"pieces, but of their stand-ins it made {tuple(rest.shape)}: tapping it cannot be exact"
             )
+
+    def _is_concatenation(self, rest: Tensor, kept: list[Tensor]) -> bool:
+        if not kept:
+            return False
+        expected = torch.cat([self.finish_piece(stand_in) for stand_in in kept], 2)
+        return torch.equal(rest.to(device=expected.device, dtype=expected.dtype), expected)
+
+
+def numbered(piece: Tensor, number: int) -> Tensor:
+    """A stand-in for ``piece``: one frame of 2x2 pixels, whose channels show ``number``, each with both signs.
+
+    The values are within -1 and 1, so that a model may end with the clamp to this range that the scaling of the frames
+    repeats anyway.
+    """
+    size = (*piece.shape[:2], 2, 2) if piece.ndim == 4 else (*piece.shape[:2], 1, 2, 2)
+    stand_in = piece.new_empty(size)
+    stand_in[:, 0::2] = (number % _DIGITS + 1) / 128
+    stand_in[:, 1::2] = (number // _DIGITS % _DIGITS + 1) / 128
+    stand_in[..., 1].neg_()
+    return stand_in
+
+
+def _as_it_is(piece: Tensor) -> Tensor:
+    return piece
+
+
+def _always(_number: int, _latents: int) -> bool:
+    return True

@@ -12,6 +12,9 @@ from .base import Decoding, Submit, Tap, VideoDecoder
 class Whole(Tap):
     """Decodes a clip in one call; copying and saving still overlap with each other.
 
+    The images of a latent without a time axis may belong together all the same (SVD decodes time as the batch axis), so
+    they are decoded in the batches that ``decoder.images_of`` names.
+
     Args:
         decoder: the VAE.
         detail: one line for the report.
@@ -19,19 +22,35 @@ class Whole(Tap):
 
     def __init__(self, decoder: VideoDecoder, *, detail: str = "") -> None:
         super().__init__(decoder)
+        self.detail = detail
         self.decoding = Decoding("whole", exact=True, bounded=False, detail=detail)
 
     def run(self, latent: Tensor, submit: Submit) -> None:
         with torch.inference_mode():
-            # The images of one batch may belong together (SVD decodes time as the batch axis): only clips are cut.
-            for batch in latent.split(1) if self.decoder.is_video else [latent]:
-                pixels = self.decoder.decode(batch.to(device=self.decoder.device, dtype=self.decoder.dtype))
-                if pixels.ndim == 5:
-                    submit(pixels.movedim(1, 2).flatten(0, 1))
-                elif pixels.ndim == 4:
-                    submit(pixels)
-                else:
-                    raise DecodeError(
-                        "expected (N, C, T, H, W) or (N, C, H, W) from the decoder, got "
-                        f"{tuple(pixels.shape)}: this VAE does not decode to pictures"
-                    )
+            for batch in latent.split(self._together(latent)):
+                submit(_frames_of(self.decoder.decode(self.decoder.to_device(batch))))
+
+    def _together(self, latent: Tensor) -> int:
+        """How many entries of the batch axis one call decodes."""
+        if self.decoder.is_video:
+            return 1
+        if self.decoder.images_of is None:
+            return latent.shape[0]
+        count = min(latent.shape[0], self.decoder.images_of(latent.shape))
+        if count < latent.shape[0]:
+            self.decoding = Decoding(
+                "whole", True, False, f"{self.detail}; {count} at a time, as many as the free memory holds"
+            )
+        return count
+
+
+def _frames_of(pixels: Tensor) -> Tensor:
+    """``(T, C, H, W)`` of what a model's decode returned."""
+    if pixels.ndim == 5:
+        return pixels.movedim(1, 2).flatten(0, 1)
+    if pixels.ndim == 4:
+        return pixels
+    raise DecodeError(
+        f"expected (N, C, T, H, W) or (N, C, H, W) from the decoder, got {tuple(pixels.shape)}: this VAE does not "
+        "decode to pictures"
+    )
