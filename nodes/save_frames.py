@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io, ui
 
-from ..async_decode.sinks import ImageFilesSink
+from ..async_decode.sinks import ImageFilesSink, PngEncoder
 from . import running, saving
 from .vae import check_vae, frame_size, latent_of
 
@@ -64,14 +64,8 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
         check_vae(vae)
         latent = latent_of(samples, vae)
         target = saving.target_of(filename_prefix, *frame_size(vae, latent))
-        files = ImageFilesSink(
-            target.folder,
-            target.filename,
-            first_number=target.counter,
-            compress_level=compression,
-            writers=writers or None,
-            metadata=saving.metadata_of(cls.hidden),
-        )
+        encoder = PngEncoder(compress_level=compression, metadata=saving.metadata_of(cls.hidden))
+        files = ImageFilesSink(target.names, encoder, writers=writers or None)
         result = await running.run(
             vae, latent, [files], chunk_size=chunk_size, buffer_depth=buffer_depth, output_images=output_images
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import InputImpl, io, ui
 
-from ..async_decode.sinks import VideoSink
+from ..async_decode.sinks import H264_MP4, VideoSink
 from . import running, saving
 from .vae import check_vae, frame_size, latent_of
 
@@ -38,16 +38,16 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "quality",
-                    default=19,
-                    min=0,
-                    max=51,
-                    tooltip="H.264's CRF: 0 is lossless, 17 to 19 is hard to tell from the frames, 23 is x264's own "
-                    "default, each 6 more about halve the file.",
+                    default=int(H264_MP4.crf),
+                    min=int(H264_MP4.crf_range[0]),
+                    max=int(H264_MP4.crf_range[1]),
+                    tooltip="H.264's CRF: lower is better and larger. 23 is what Save Video uses, 17 is hard to tell "
+                    "from the frames, 0 is lossless; each 6 more about halve the file.",
                 ),
                 io.Combo.Input(
                     "preset",
-                    options=list(saving.H264_PRESETS),
-                    default="medium",
+                    options=list(H264_MP4.presets),
+                    default=H264_MP4.preset,
                     tooltip="How long the encoder may think: faster presets keep up with faster decoders, slower ones "
                     "make smaller files of the same quality.",
                 ),
@@ -79,10 +79,8 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
         latent = latent_of(samples, vae)
         target = saving.target_of(filename_prefix, *frame_size(vae, latent))
         video = VideoSink(
-            target.folder,
-            target.filename,
-            first_number=target.counter,
-            fps=saving.exact_rate(fps),
+            target.names,
+            fps=fps,
             crf=quality,
             preset=preset,
             metadata=saving.metadata_of(cls.hidden),

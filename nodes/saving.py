@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import folder_paths
@@ -13,9 +12,7 @@ from comfy.cli_args import args
 from comfy_api.v0_0_2 import io
 
 from ..async_decode import SinkError
-
-#: x264's presets, from the fastest to the slowest.
-H264_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+from ..async_decode.files import OutputNames
 
 
 def filename_prefix_input(default: str) -> io.Input:
@@ -26,15 +23,6 @@ def filename_prefix_input(default: str) -> io.Input:
         tooltip="The prefix of the file to save, folders inside the output folder included. It may hold what Save "
         "Image's prefix may, such as %date:yyyy-MM-dd% or %Empty Latent Image.width%.",
     )
-
-
-def exact_rate(fps: float) -> Fraction:
-    """The frame rate that is meant by ``fps``, frames per second: NTSC's rates are written as rounded numbers."""
-    ntsc = Fraction(round(fps) * 1000, 1001)
-    if abs(float(ntsc) - fps) < 0.005 and fps != round(fps):
-        return ntsc
-    # Stock rounds to thousandths as well.
-    return Fraction(round(fps * 1000), 1000)
 
 
 @dataclass(frozen=True)
@@ -52,6 +40,11 @@ class Target:
     filename: str
     counter: int
     subfolder: str
+
+    @property
+    def names(self) -> OutputNames:
+        """The names of the files there, from the counter on."""
+        return OutputNames(self.folder, self.filename, first=self.counter)
 
 
 def target_of(filename_prefix: str, width: int, height: int) -> Target:
