@@ -35,6 +35,8 @@ _PIPE_BYTES = 1 << 20
 _TERMINATE_SECONDS = 1.0
 #: How long a process that no longer reads its input may take to exit by itself, in seconds.
 _EXIT_SECONDS = 10.0
+#: Windows has no SIGKILL, and ends a process in one way only.
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 #: Windows would open a console for it, and would send it our Ctrl+C; both names exist there only.
 _NO_CONSOLE = getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
@@ -104,7 +106,7 @@ class FFmpegProcess:
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 creationflags=_NO_CONSOLE,
-                # Else Ctrl+C in a terminal would reach ffmpeg too, and end it before we have decided how.
+                # A group of its own: else Ctrl+C in a terminal would end it before we have decided how.
                 start_new_session=True,
             )
         except OSError as error:
@@ -172,10 +174,10 @@ class FFmpegProcess:
                     self._input_lock.release()
                 self._exited.wait(max(0.0, deadline - time.monotonic()))
             if not self._exited.is_set():
-                self._process.terminate()
+                self._signal(signal.SIGTERM)
                 self._exited.wait(_TERMINATE_SECONDS)
         if not self._exited.is_set():
-            self._process.kill()
+            self._signal(_KILL)
         self._exited.wait()
         with self._input_lock:
             self._close_input()
@@ -189,6 +191,14 @@ class FFmpegProcess:
     def tail(self) -> str:
         """The end of what it has printed so far, at most ``TAIL_BYTES``."""
         return self._tail.decode(errors="replace").strip()
+
+    def _signal(self, number: int) -> None:
+        if sys.platform == "win32":
+            self._process.terminate()
+            return
+        # To its whole group: the executable may be a script around the real one.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
 
     def _close_input(self) -> None:
         assert self._process.stdin is not None

@@ -53,9 +53,7 @@ def test_pieces_of_any_length_are_cut_and_joined(
     frames = torch.rand(sum(lengths), 2, 3, 3, generator=torch.Generator().manual_seed(len(lengths)))
     sink = CollectSink(threaded=threaded)
 
-    with FramePipeline(
-        [sink], chunk_size=chunk_size, buffer_depth=buffer_depth, finish=FinishedFrames()
-    ) as pipeline:
+    with FramePipeline([sink], chunk_size=chunk_size, buffer_depth=buffer_depth, finish=FinishedFrames()) as pipeline:
         for piece in frames.split(lengths):
             pipeline.submit(piece)
 

@@ -1,0 +1,187 @@
+"""What the sinks' tests share: frames, feeding a sink, looking into files with ffmpeg, and what must not survive."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from async_decode import Clip, PixelFormat, Recorder
+from async_decode.ffmpeg import find_ffmpeg
+from async_decode.sinks import ImageEncoder, Sink
+
+#: The longest that a test waits for what should happen at once, in seconds.
+PATIENCE = 60
+
+
+def pictures(frames: int, height: int = 32, width: int = 48, channels: int = 3, *, noise: int = 24) -> np.ndarray:
+    """Smooth, moving, slightly noisy frames ``(T, H, W, C)`` uint8, all different from each other."""
+    t, y, x, c = np.ogrid[:frames, :height, :width, :channels]
+    waves = 110 + 90 * np.sin(x / 9 + t / 3 + c) * np.cos(y / 11 + c / 2)
+    return (waves + np.random.default_rng(frames).integers(0, noise, waves.shape)).astype(np.uint8)
+
+
+def clip_of(frames: np.ndarray) -> Clip:
+    """The geometry of ``frames``, ``(T, H, W, C)``."""
+    count, height, width, channels = frames.shape
+    return Clip(height=height, width=width, channels=channels, frames=count)
+
+
+def save(sink: Sink, frames: np.ndarray, *, chunk: int = 4) -> Recorder:
+    """Let ``sink`` take all of ``frames``, as a pipeline does; return what it recorded."""
+    recorder = Recorder()
+    sink.open(clip_of(frames), recorder)
+    taken = [sink.write(frames[first : first + chunk], first) for first in range(0, len(frames), chunk)]
+    for future in taken:
+        if future is not None:
+            future.result(PATIENCE)
+    sink.close()
+    return recorder
+
+
+def sink_threads() -> list[str]:
+    """Names of the living threads that sinks have started."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("async-decode", "ffmpeg"))]
+
+
+def ffmpeg_children() -> set[int]:
+    """Numbers of this process's ffmpegs, zombies too; none where there is no /proc."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = entry.read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            continue
+        if name.startswith("ffmpeg") and int(rest.split()[1]) == os.getpid():
+            found.add(int(entry.parent.name))
+    return found
+
+
+@contextmanager
+def nothing_survives(folder: Path) -> Iterator[None]:
+    """At the end there is no thread of a sink, no ffmpeg, and no ``.part`` in ``folder``."""
+    yield
+    assert sink_threads() == []
+    assert ffmpeg_children() == set()
+    assert list(folder.rglob("*.part")) == []
+
+
+def run_ffmpeg(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    """Run ffmpeg and return what it printed and wrote."""
+    command = [find_ffmpeg(), "-hide_banner", "-nostdin", *map(os.fspath, arguments)]
+    return subprocess.run(command, capture_output=True, check=check, timeout=PATIENCE)
+
+
+def decode(path: Path, pixel_format: str, size: tuple[int, int], channels: int) -> np.ndarray:
+    """The frames of a video, ``(T, H, W, channels)`` uint8; ``size`` is width and height."""
+    raw = run_ffmpeg("-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", pixel_format, "-").stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, size[1], size[0], channels)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What ffmpeg says about the one video stream of a file.
+
+    Attributes:
+        codec: such as ``h264``.
+        pixels: the pixel format with everything in its brackets.
+        size: width and height in pixels.
+        frames: how many there are.
+        rate: frames a second, exactly, from the times of the frames.
+        duration: in seconds, as the container says.
+    """
+
+    codec: str
+    pixels: str
+    size: tuple[int, int]
+    frames: int
+    rate: Fraction
+    duration: float
+
+
+def probe(path: Path) -> Probe:
+    """Ask ffmpeg about ``path``."""
+    # verbose, because the siting of chroma is not printed otherwise.
+    text = run_ffmpeg("-v", "verbose", "-i", path, check=False).stderr.decode()
+    stream = re.search(r"Stream #0:0.*?: Video: (\w+).*?, (\w+(?:\(.*?\))?), (\d+)x(\d+)", text)
+    assert stream is not None, text
+    length = re.search(r"Duration: (\d+):(\d+):([\d.]+)", text)
+    assert length is not None, text
+    # One line a frame, in the order of decoding: stream, dts, pts, …; the time base of the file stands above.
+    hashes = run_ffmpeg("-v", "error", "-i", path, "-c", "copy", "-f", "framehash", "-").stdout.decode()
+    base = re.search(r"#tb 0: (\d+/\d+)", hashes)
+    assert base is not None, hashes
+    times = sorted(int(line.split(",")[2]) for line in hashes.splitlines() if not line.startswith("#"))
+    steps = {later - earlier for earlier, later in itertools.pairwise(times)}
+    assert len(steps) == 1, f"expected at least two frames, evenly spaced, got times {times}"
+    return Probe(
+        codec=stream[1],
+        pixels=stream[2],
+        size=(int(stream[3]), int(stream[4])),
+        frames=len(times),
+        rate=1 / (Fraction(base[1]) * steps.pop()),
+        duration=int(length[1]) * 3600 + int(length[2]) * 60 + float(length[3]),
+    )
+
+
+def psnr(got: np.ndarray, wanted: np.ndarray) -> float:
+    """Peak signal to noise ratio of uint8 pixels, in dB."""
+    error = np.mean((got.astype(float) - wanted.astype(float)) ** 2)
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+class GateEncoder(ImageEncoder):
+    """Encodes a frame only when the test says so; a frame is told by its first byte.
+
+    Attributes:
+        begun: the frames that writers have begun with, in that order.
+    """
+
+    name = "gate"
+    extension = ".gate"
+    pixel_format = PixelFormat.UINT8
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self._changed = threading.Condition()
+        self._released: dict[int, BaseException | None] = {}
+
+    def encode(self, frame: np.ndarray, file: IO[bytes]) -> None:
+        number = int(frame.flat[0])
+        with self._changed:
+            self.begun.append(number)
+            self._changed.notify_all()
+            while number not in self._released:
+                self._changed.wait(0.01)
+                # What every encoder does sooner or later, and where an abort ends it.
+                file.write(b"")
+            error = self._released[number]
+        file.write(frame.tobytes())
+        if error is not None:
+            raise error
+
+    def wait_for(self, *numbers: int) -> None:
+        """Wait until writers have begun with all of these frames."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: set(numbers) <= set(self.begun), PATIENCE), self.begun
+
+    def release(self, number: int, error: BaseException | None = None) -> None:
+        """Let the frame be written, or fail."""
+        with self._changed:
+            self._released[number] = error
+            self._changed.notify_all()
+
+
+def numbered(frames: int) -> np.ndarray:
+    """Small frames that a ``GateEncoder`` can tell apart: frame n is filled with n."""
+    return np.arange(frames, dtype=np.uint8).repeat(4 * 4 * 3).reshape(frames, 4, 4, 3)
