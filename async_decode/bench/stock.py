@@ -1,0 +1,93 @@
+"""Stock's way, to compare with: decode the whole clip, bring it to the host, convert it there, save it afterwards.
+
+``EngineStock`` rebuilds ComfyUI 0.33.0 step by step for models that do not come from there (``comfy.sd.VAE.decode``,
+``SaveImage.save_images``). With a real ComfyUI its own nodes take this place: see ``tests/benchmarks``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..finish import stock_process_output
+from ..frames import Clip
+from ..spans import Recorder
+from ..taps import VideoDecoder
+from .saving import Saving
+
+
+class Stock(Protocol):
+    """A way of decoding and saving that knows nothing of this package."""
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The whole clip on the host, ``(T, H, W, C)``, 0 to 1."""
+
+    def save(self, images: Tensor, saving: Saving, folder: Path) -> list[Path]:
+        """Save ``images`` into ``folder``; return the complete files."""
+
+
+class EngineStock:
+    """ComfyUI's way, for any decoder.
+
+    Video is saved with the encoder and the settings of the other arms, so that nothing but the order of the work
+    differs.
+
+    Args:
+        decoder: what decodes.
+    """
+
+    def __init__(self, decoder: VideoDecoder) -> None:
+        self._decoder = decoder
+
+    def decode(self, latent: Tensor) -> Tensor:
+        with torch.inference_mode():
+            pixels = self._decoder.decode(self._decoder.to_device(latent)).to(
+                device="cpu", dtype=torch.float32, copy=True
+            )
+            whole = torch.empty_like(pixels)
+            whole.copy_(pixels)
+            del pixels
+            # A view, not contiguous: that is what stock's saving nodes get.
+            return stock_process_output(whole).movedim(1, -1).flatten(0, 1)
+
+    def save(self, images: Tensor, saving: Saving, folder: Path) -> list[Path]:
+        if saving.png_level is not None:
+            return save_images(images, folder, compress_level=saving.png_level)
+        if saving.preset is not None:
+            return save_video(images, saving, folder)
+        return []
+
+
+def save_images(images: Tensor, folder: Path, *, compress_level: int) -> list[Path]:
+    """One PNG after the other, as ``SaveImage.save_images``."""
+    files = []
+    for number, image in enumerate(images, 1):
+        picture = Image.fromarray(to_bytes(image))
+        path = folder / f"stock_{number:05}_.png"
+        picture.save(path, pnginfo=None, compress_level=compress_level)
+        files.append(path)
+    return files
+
+
+def save_video(images: Tensor, saving: Saving, folder: Path) -> list[Path]:
+    """Frame by frame into ffmpeg, once the clip is there."""
+    sink = saving.sink(folder, "stock")
+    frames, height, width, channels = images.shape
+    sink.open(Clip(height=height, width=width, channels=channels, frames=frames), Recorder())
+    for number, image in enumerate(images):
+        written = sink.write(np.ascontiguousarray(to_bytes(image))[None], number)
+        if written is not None:
+            written.result()
+    sink.close()
+    return saving.files(sink)
+
+
+def to_bytes(image: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Stock's quantising of a frame: on the host, in float32, by truncation."""
+    with np.errstate(invalid="ignore"):
+        return np.clip(255.0 * image.cpu().numpy(), 0, 255).astype(np.uint8)
