@@ -87,7 +87,7 @@ class FramePipeline:
         self.sinks = tuple(sinks)
         self.chunk_size = chunk_size
         self.buffer_depth = buffer_depth
-        self.device = torch.device(device)
+        self.device = _with_index(torch.device(device))
         self.finish = finish if finish is not None else DecoderOutput()
         self.total_frames = total_frames
         self.decoding = decoding
@@ -274,9 +274,7 @@ class FramePipeline:
         return ring
 
     def _check(self, piece: Tensor) -> None:
-        if piece.device.type != self.device.type or (
-            self.device.index is not None and piece.device.index != self.device.index
-        ):
+        if piece.device != self.device:
             raise DecodeError(f"expected pieces on {self.device}, got one on {piece.device}")
         clip = self.finish.clip(piece, self.total_frames)
         if clip != self._clip:
@@ -321,3 +319,8 @@ class FramePipeline:
             self._ring.close()
         self._chunk = None
         self._ended_ns = self.recorder.now()
+
+
+def _with_index(device: torch.device) -> torch.device:
+    """``device`` as tensors on it name it: "cuda" means the current one, and a worker thread has another current one."""
+    return torch.device(device, torch.cuda.current_device()) if device == torch.device("cuda") else device
