@@ -274,7 +274,9 @@ class FramePipeline:
         return ring
 
     def _check(self, piece: Tensor) -> None:
-        if piece.device != self.device:
+        if piece.device.type != self.device.type or (
+            self.device.index is not None and piece.device.index != self.device.index
+        ):
             raise DecodeError(f"expected pieces on {self.device}, got one on {piece.device}")
         clip = self.finish.clip(piece, self.total_frames)
         if clip != self._clip:
@@ -322,5 +324,5 @@ class FramePipeline:
 
 
 def _with_index(device: torch.device) -> torch.device:
-    """``device`` as tensors on it name it: "cuda" means the current one, and a worker thread has another current one."""
-    return torch.device(device, torch.cuda.current_device()) if device == torch.device("cuda") else device
+    """``device``, with a number where it is a CUDA device: worker threads have to be told which is the current one."""
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
