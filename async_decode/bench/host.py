@@ -4,7 +4,7 @@ Every entry takes the same frames two ways, in turn and several times over, and 
 
 * **pipeline**: no decoder and nothing to save, so that what it takes over a plain copy of the bytes is its own;
 * **finish**: raw decoder output to bytes, beside stock's conversion on the host;
-* **image**: an IMAGE in host memory, beside stock's two copies;
+* **image**: an IMAGE in host memory, beside stock's two copies, with channels last in memory as well;
 * **png**: files, beside stock's ``SaveImage``, one frame after the other;
 * **h264**: a video, beside the same encoder fed by stock's loop.
 """
@@ -184,8 +184,9 @@ def _image(sizes: HostSizes) -> Pair:
             pixels = raw.movedim(0, 1)[None].to(dtype=torch.float32, copy=True)
             whole = torch.empty_like(pixels)
             whole.copy_(pixels)
-            images = stock_process_output(whole).movedim(1, -1)
-        return lambda: _hash([images[0].contiguous().numpy()])
+            # Stock leaves this to whoever takes the IMAGE first.
+            images = stock_process_output(whole).movedim(1, -1)[0].contiguous()
+        return lambda: _hash([images.numpy()])
 
     return Pair(f"image, {_named(sizes)}", ours, "stock's copies", theirs, raw.nbytes)
 

@@ -22,7 +22,13 @@ from .saving import Saving
 
 
 class Stock(Protocol):
-    """A way of decoding and saving that knows nothing of this package."""
+    """A way of decoding and saving that knows nothing of this package.
+
+    Attributes:
+        name: whose code it is, for the results.
+    """
+
+    name: str
 
     def decode(self, latent: Tensor) -> Tensor:
         """The whole clip on the host, ``(T, H, W, C)``, 0 to 1."""
@@ -40,6 +46,8 @@ class EngineStock:
     Args:
         decoder: what decodes.
     """
+
+    name = "rebuilt after ComfyUI 0.33.0"
 
     def __init__(self, decoder: VideoDecoder) -> None:
         self._decoder = decoder

@@ -146,7 +146,13 @@ class Suite:
 
     def _wall(self, workload: Workload, budget: Budget) -> None:
         options, case = self._options, workload.case
-        entry: dict[str, Any] = {"case": str(case), **case.__dict__, "frames": workload.frames, "arms": []}
+        entry: dict[str, Any] = {
+            "case": str(case),
+            **case.__dict__,
+            "frames": workload.frames,
+            "stock": workload.stock.name,
+            "arms": [],
+        }
         self._results.add("cases", entry)
 
         def keep(arms: Sequence[ArmResult], what: str) -> None:

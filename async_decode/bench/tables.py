@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .arms import STOCK
 from .results import over_decode_only
 
 
@@ -62,6 +63,8 @@ def _case(case: dict[str, Any]) -> str:
     heading = f"### {case['case']} ({case['frames']} frames)"
     head = ["arm", "runs", "min s", "mean s", "P99 s", "over decode only", "kB a frame", ""]
     lines = [heading, "", _table(head, rows), "", f"Hashes of the frames in all arms: {same or 'none'}."]
+    if any(arm["kind"] == STOCK for arm in case["arms"]):
+        lines[-1] += f" Stock: {case['stock']}."
     if files:
         lines[-1] += f" Contents of the files in all arms: {files}."
     return "\n".join(lines)

@@ -74,7 +74,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def run_suite(
-    options: argparse.Namespace, loaders: Loaders, *, child: Sequence[str] | None, arguments: Sequence[str]
+    options: argparse.Namespace,
+    loaders: Loaders,
+    *,
+    child: Sequence[str] | None,
+    arguments: Sequence[str],
+    module: str = "async_decode bench",
 ) -> int:
     """``run`` with other models.
 
@@ -82,7 +87,7 @@ def run_suite(
         options: what ``add_options`` added.
         loaders: the models.
         child: the command that starts a process with these loaders.
-        arguments: the command line, for the results.
+        arguments: the command line, for the results; ``module`` is what comes before it, after ``python -m``.
     """
     console = Console(highlight=False, markup=False, soft_wrap=True)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -101,7 +106,9 @@ def run_suite(
         seconds=options.budget_minutes * 60,
         memory_latents=[int(latents) for latents in options.memory_latents.split(",")],
     )
-    results = Results(options.out / "results.json", command=command_line(arguments), environment=describe(device))
+    results = Results(
+        options.out / "results.json", command=command_line(module, arguments), environment=describe(device)
+    )
     suite = Suite(asked, results, loaders=loaders, child=child, log=console.print)
     equal = suite.run()
     console.print(suite.write_up())

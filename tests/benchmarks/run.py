@@ -1,0 +1,58 @@
+"""The benchmark with ComfyUI's own VAEs and nodes beside what ``python -m async_decode bench`` measures.
+
+    python -m tests.benchmarks.run --comfyui ~/ComfyUI --case comfy-wan2.1:bf16:720x1280:21
+
+takes every option of ``python -m async_decode bench --help``, and ``--comfyui`` (default: ``COMFYUI_PATH``), the
+checkout whose VAEs it offers. ComfyUI's requirements have to be installed for the Python that runs this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from async_decode.bench import child
+from async_decode.bench.models import LOADERS
+from async_decode.bench.workload import Loaders
+from async_decode.cli.bench import add_options, run_suite
+
+from .comfyui_models import FAMILIES, loaders
+
+_CHILD = "--child"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit status: 1 if two arms did not make the same frames."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == [_CHILD]:
+        _, checkout, task = arguments
+        return child.main([task], _loaders(Path(checkout)))
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.run", description=__doc__, epilog=f"more models: {', '.join(FAMILIES)}"
+    )
+    # The first of several, as the tests have them.
+    named = os.environ.get("COMFYUI_PATH", "").split(os.pathsep)[0]
+    parser.add_argument("--comfyui", default=named, help="a checkout of ComfyUI (default: COMFYUI_PATH)")
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    checkout = Path(options.comfyui).expanduser().resolve() if options.comfyui else None
+    return run_suite(
+        options,
+        _loaders(checkout),
+        child=[sys.executable, "-m", __spec__.name, _CHILD, str(checkout or "")],
+        arguments=arguments,
+        module="tests.benchmarks.run",
+    )
+
+
+def _loaders(checkout: Path | None) -> Loaders:
+    if checkout is None or checkout == Path():
+        return LOADERS
+    return {**LOADERS, **loaders(checkout)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
