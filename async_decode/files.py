@@ -44,6 +44,7 @@ _REMEDIES = {
     errno.EPERM: "choose another folder, or get the right to write there",
     errno.EROFS: "choose a folder on a disk that can be written to",
     errno.ENAMETOOLONG: "choose a shorter file name",
+    errno.EEXIST: "a file is where a folder should be; choose another folder",
     errno.ENOTDIR: "a file is where a folder should be; choose another folder",
     errno.EINVAL: "choose a file name that this file system accepts",
     errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",

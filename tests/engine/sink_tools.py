@@ -49,9 +49,9 @@ def save(sink: Sink, frames: np.ndarray, *, chunk: int = 4) -> Recorder:
     return recorder
 
 
-def sink_threads() -> list[str]:
-    """Names of the living threads that sinks have started."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("async-decode", "ffmpeg"))]
+def sink_threads() -> set[threading.Thread]:
+    """The living threads that sinks have started."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith(("async-decode", "ffmpeg"))}
 
 
 def ffmpeg_children() -> set[int]:
@@ -69,11 +69,16 @@ def ffmpeg_children() -> set[int]:
 
 @contextmanager
 def nothing_survives(folder: Path) -> Iterator[None]:
-    """At the end there is no thread of a sink, no ffmpeg, and no ``.part`` in ``folder``."""
+    """What began in here leaves no thread of a sink, no ffmpeg, and no ``.part`` in ``folder``."""
+    # What an earlier test that failed has left is its own failure, not that of every test behind it.
+    threads, processes = sink_threads(), ffmpeg_children()
     yield
-    assert sink_threads() == []
-    assert ffmpeg_children() == set()
-    assert list(folder.rglob("*.part")) == []
+    left = sink_threads() - threads
+    assert not left, f"threads live on: {left}"
+    children = ffmpeg_children() - processes
+    assert not children, f"ffmpeg lives on: {children}"
+    parts = list(folder.rglob("*.part"))
+    assert not parts, f"half-written files stay: {parts}"
 
 
 def run_ffmpeg(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[bytes]:
