@@ -36,6 +36,7 @@ class Results:
             "memory": [],
             "variants": [],
             "host": [],
+            "failures": [],
         }
         self.save()
 
@@ -51,8 +52,8 @@ class Results:
         self.save()
 
     @property
-    def equal(self) -> bool:
-        """Whether all arms of every case made the same frames and the same PNG files, and the host's pairs did.
+    def sound(self) -> bool:
+        """Whether every case was loaded, its arms made the same frames and PNG files, and so did the host's pairs.
 
         Files of video are not compared: stock's come from another encoder where a ComfyUI saves them.
         """
@@ -61,7 +62,7 @@ class Results:
         files = all(
             same for case in cases for name, same in case.get("files_equal", {}).items() if name.startswith("png")
         )
-        return frames and files and all(entry["equal"] for entry in self.data["host"])
+        return not self.data["failures"] and frames and files and all(entry["equal"] for entry in self.data["host"])
 
 
 def slim(report: dict[str, Any] | None) -> dict[str, Any] | None:

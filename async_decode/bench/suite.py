@@ -97,7 +97,7 @@ class Suite:
         self._print = log
 
     def run(self) -> bool:
-        """Measure everything; return whether all ways of doing the same made the same frames."""
+        """Measure everything; return whether every case was loaded and all ways of doing it made the same frames."""
         parts = self._options.parts
         if "wall" in parts or "profile" in parts:
             for number, case in enumerate(self._options.cases):
@@ -112,7 +112,7 @@ class Suite:
         self._results.data["seconds"] = round(time.monotonic() - self._began, 1)
         self._results.save()
         self.write_up()
-        return self._results.equal
+        return self._results.sound
 
     def write_up(self) -> str:
         """Write the table and the picture of what there is so far; return the table."""
@@ -133,6 +133,7 @@ class Suite:
         except (ImportError, RuntimeError) as error:
             # One model that is missing or too large must not cost the others.
             self._log(f"{case}: {type(error).__name__}: {error}")
+            self._results.add("failures", {"case": str(case), "error": f"{type(error).__name__}: {error}"})
             return
         with torch.inference_mode():
             if "wall" in self._options.parts:

@@ -110,10 +110,10 @@ def run_suite(
         options.out / "results.json", command=command_line(module, arguments), environment=describe(device)
     )
     suite = Suite(asked, results, loaders=loaders, child=child, log=console.print)
-    equal = suite.run()
+    sound = suite.run()
     console.print(suite.write_up())
-    if not equal:
-        console.print("two arms did not make the same frames: see results.json")
+    if not sound:
+        console.print("error: a case could not be loaded, or two arms did not make the same frames: see results.json")
         return 1
     return 0
 

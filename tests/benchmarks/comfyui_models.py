@@ -81,13 +81,13 @@ FAMILIES = {
     "comfy-ltx": Family(
         {
             "decoder.up_blocks.0.res_blocks.0.conv1.conv.weight": (1024, 1024, 3, 3, 3),
-            "encoder.down_blocks.1.conv.conv.bias": (256,),
+            "encoder.down_blocks.1.conv.conv.bias": (64,),
         },
         channels=128,
         pixels=32,
         configure=_ltx_configuration,
     ),
-    "comfy-hunyuan1.5": Family({"decoder.conv_in.weight": (1024, 32, 3, 3, 3)}, channels=32, pixels=16),
+    "comfy-hunyuan1.5": Family({"decoder.conv_in.conv.weight": (1024, 32, 3, 3, 3)}, channels=32, pixels=16),
 }
 
 
