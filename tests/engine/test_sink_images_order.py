@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_each_file_is_a_span_of_the_writer_that_made_it(tmp_path: Path) -> None:
     assert {span.lane for span in spans} <= {"png writer 1", "png writer 2"}
     for lane in {span.lane for span in spans}:
         ours = sorted((span for span in spans if span.lane == lane), key=lambda span: span.start_ns)
-        assert all(before.end_ns <= after.start_ns for before, after in zip(ours, ours[1:], strict=False))
+        assert all(before.end_ns <= after.start_ns for before, after in itertools.pairwise(ours))
 
 
 def test_memory_may_be_used_again_once_a_chunk_is_done(tmp_path: Path) -> None:
