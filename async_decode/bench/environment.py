@@ -46,7 +46,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
-def command_line(module: str, arguments: Sequence[str]) -> str:
+def command_line(program: str, arguments: Sequence[str]) -> str:
     """The command that gave a result, with the last part only of every path."""
     shown = list(arguments)
     for place, argument in enumerate(shown):
@@ -55,7 +55,7 @@ def command_line(module: str, arguments: Sequence[str]) -> str:
             shown[place] = f"{option}={Path(value).name}"
         elif argument in _PATHS and place + 1 < len(shown):
             shown[place + 1] = Path(shown[place + 1]).name
-    return shlex.join(["python", "-m", *module.split(), *shown])
+    return f"python {program} {shlex.join(shown)}".rstrip()
 
 
 def _device(device: torch.device) -> dict[str, Any]:

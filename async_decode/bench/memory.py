@@ -6,6 +6,7 @@ anything.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 import tempfile
@@ -41,6 +42,7 @@ def measure(
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
+    _forget_peak()
     resident_before = _peak_resident()
     with tempfile.TemporaryDirectory() as folder:
         if kind == STOCK:
@@ -77,8 +79,14 @@ def _device_bytes(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
+def _forget_peak() -> None:
+    """Have the kernel count the peak from here on, where it can: loading may take more than decoding."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def _peak_resident() -> int:
-    """The most resident memory that this process ever had, in bytes; its children not counted."""
+    """The most resident memory that this process had since then, in bytes; its children not counted."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

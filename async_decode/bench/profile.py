@@ -6,6 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +23,35 @@ from .workload import Workload
 _WAITS = (Stage.WAIT_SLOT, Stage.WAIT_SINKS)
 
 
-def profile_arms(workload: Workload, saving: Saving, settings: Settings) -> list[dict[str, Any]]:
+def profile_arms(workload: Workload, savings: Sequence[Saving], settings: Settings) -> list[dict[str, Any]]:
     """Profile the arms whose utilisation is compared; the first tells what the decoder itself leaves idle.
 
     Args:
         workload: what to decode; each arm is warmed up once more.
-        saving: what the sequential and the asynchronous arm save.
+        savings: what the sequential and the asynchronous arm save, in turn.
         settings: how chunks travel.
     """
-    settings = settings.for_saving(saving)
 
     def decode(_folder: Path) -> list[Span]:
         decode_only(workload)
         return []
 
-    def one_after_the_other(folder: Path) -> list[Span]:
+    def one_after_the_other(saving: Saving, folder: Path) -> list[Span]:
         sequential(workload, [saving.sink(folder, "sequential")], settings)
         return []
 
-    def at_once(folder: Path) -> list[Span]:
-        return asynchronous(workload, [saving.sink(folder, "asynchronous")], settings).recorder.spans
+    def at_once(saving: Saving, folder: Path) -> list[Span]:
+        sink = saving.sink(folder, "asynchronous")
+        return asynchronous(workload, [sink], settings.for_saving(saving)).recorder.spans
 
+    arms: list[tuple[str, Callable[[Path], list[Span]]]] = [(DECODE, decode)]
+    for saving in savings:
+        arms.append((f"{SEQUENTIAL}, {saving.name}", partial(one_after_the_other, saving)))
+        arms.append((f"{ASYNCHRONOUS}, {saving.name}", partial(at_once, saving)))
     results = []
-    for kind, run in ((DECODE, decode), (SEQUENTIAL, one_after_the_other), (ASYNCHRONOUS, at_once)):
+    for name, run in arms:
         with tempfile.TemporaryDirectory() as folder:
             run(Path(folder))
-        name = kind if kind == DECODE else f"{kind}, {saving.name}"
         results.append({"arm": name, **profile_run(run, workload.device)})
     return results
 

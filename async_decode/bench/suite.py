@@ -42,7 +42,7 @@ class Options:
         cases: the settings.
         parts: of ``PARTS``.
         kinds: kinds of arms.
-        savings: what they save. The first video, else the first, is what the profile and the memory part save.
+        savings: what they save. The first video, else the first, is what the memory part saves.
         settings: how chunks travel.
         runs: timed runs of an arm; ``stock_runs``: of the stock arms, which take the longest.
         seconds: when to stop.
@@ -61,6 +61,13 @@ class Options:
     seconds: float
     memory_latents: Sequence[int]
     scratch: Path | None = None
+
+    @property
+    def profiled(self) -> list[Saving]:
+        """What the profile saves: the first video and the first images, which load the host in different ways."""
+        video = next((saving for saving in self.savings if saving.preset is not None), None)
+        images = next((saving for saving in self.savings if saving.png_level is not None), None)
+        return [saving for saving in (video, images) if saving is not None] or [self.savings[0]]
 
     @property
     def one_saving(self) -> Saving:
@@ -180,7 +187,7 @@ class Suite:
     def _profile(self, workload: Workload) -> None:
         workload.latent = workload.latent[:, :, :_PROFILED_LATENTS]
         case = replace(workload.case, latents=workload.latent.shape[2])
-        arms = profile_arms(workload, self._options.one_saving, self._options.settings)
+        arms = profile_arms(workload, self._options.profiled, self._options.settings)
         self._results.add("profiles", {"case": str(case), "arms": arms})
         for arm in arms:
             told = f"{arm['utilisation']:.2%} busy" if "utilisation" in arm else arm["error"]

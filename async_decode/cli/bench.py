@@ -79,7 +79,7 @@ def run_suite(
     *,
     child: Sequence[str] | None,
     arguments: Sequence[str],
-    module: str = "async_decode bench",
+    program: str = "-m async_decode bench",
 ) -> int:
     """``run`` with other models.
 
@@ -87,7 +87,7 @@ def run_suite(
         options: what ``add_options`` added.
         loaders: the models.
         child: the command that starts a process with these loaders.
-        arguments: the command line, for the results; ``module`` is what comes before it, after ``python -m``.
+        arguments: the command line, for the results; ``program`` is what comes before it, after ``python``.
     """
     console = Console(highlight=False, markup=False, soft_wrap=True)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -107,7 +107,7 @@ def run_suite(
         memory_latents=[int(latents) for latents in options.memory_latents.split(",")],
     )
     results = Results(
-        options.out / "results.json", command=command_line(module, arguments), environment=describe(device)
+        options.out / "results.json", command=command_line(program, arguments), environment=describe(device)
     )
     suite = Suite(asked, results, loaders=loaders, child=child, log=console.print)
     sound = suite.run()

@@ -1,6 +1,6 @@
 """The benchmark with ComfyUI's own VAEs and nodes beside what ``python -m async_decode bench`` measures.
 
-    python -m tests.benchmarks.run --comfyui ~/ComfyUI --case comfy-wan2.1:bf16:720x1280:21
+    python tests/benchmarks/run.py --comfyui ~/ComfyUI --case comfy-wan2.1:bf16:720x1280:21
 
 takes every option of ``python -m async_decode bench --help``, and ``--comfyui`` (default: ``COMFYUI_PATH``), the
 checkout whose VAEs it offers. ComfyUI's requirements have to be installed for the Python that runs this.
@@ -14,12 +14,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from comfyui_models import FAMILIES, loaders
+
 from async_decode.bench import child
 from async_decode.bench.models import LOADERS
 from async_decode.bench.workload import Loaders
 from async_decode.cli.bench import add_options, run_suite
 
-from .comfyui_models import FAMILIES, loaders
 
 _CHILD = "--child"
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _, checkout, task = arguments
         return child.main([task], _loaders(Path(checkout)))
     parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.run", description=__doc__, epilog=f"more models: {', '.join(FAMILIES)}"
+        prog="python tests/benchmarks/run.py", description=__doc__, epilog=f"more models: {', '.join(FAMILIES)}"
     )
     # The first of several, as the tests have them.
     named = os.environ.get("COMFYUI_PATH", "").split(os.pathsep)[0]
@@ -42,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_suite(
         options,
         _loaders(checkout),
-        child=[sys.executable, "-m", __spec__.name, _CHILD, str(checkout or "")],
+        child=[sys.executable, __file__, _CHILD, str(checkout or "")],
         arguments=arguments,
-        module="tests.benchmarks.run",
+        program="tests/benchmarks/run.py",
     )
 
 

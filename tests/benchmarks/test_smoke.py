@@ -231,6 +231,20 @@ def test_utilisation_is_the_union_of_kernels_without_copies() -> None:
     assert gap["cuda_calls"] == ["thread 7: cudaEventSynchronize, 0.38 ms"]
 
 
+def test_a_profile_without_a_gpu_says_so_for_every_arm(tmp_path: Path) -> None:
+    _, data = run(tmp_path, "--parts", "profile", "--save", "image,png4,h264-veryfast,png1")
+
+    profiled = data["profiles"][0]["arms"]
+    assert [arm["arm"] for arm in profiled] == [
+        "decode only",
+        "sequential, h264-veryfast",
+        "asynchronous, h264-veryfast",
+        "sequential, png4",
+        "asynchronous, png4",
+    ]
+    assert all("no kernels" in arm["error"] for arm in profiled)
+
+
 def test_memory_of_an_arm(tmp_path: Path) -> None:
     found = memory.measure(CASE, arms.ASYNCHRONOUS, SAVINGS[0], arms.Settings(), LOADERS, CPU)
 
