@@ -21,7 +21,6 @@ from async_decode.bench.models import LOADERS
 from async_decode.bench.workload import Loaders
 from async_decode.cli.bench import add_options, run_suite
 
-
 _CHILD = "--child"
 
 
