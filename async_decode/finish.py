@@ -7,13 +7,17 @@ depend on the order, which is stock ComfyUI's: float32 first, then the VAE's own
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from .errors import DecodeError
 from .frames import Clip, PixelFormat
+
+#: Private copies are at most this large, in bytes. glibc returns larger blocks to the system each time they are freed,
+#: and having every page of the next one zeroed takes several times as long as the arithmetic.
+_COPY_BYTES = 32 << 20
 
 
 def stock_process_output(pixels: Tensor) -> Tensor:
@@ -71,8 +75,9 @@ class DecoderOutput(Finish):
         return Clip(height=height, width=width, channels=channels, frames=total_frames)
 
     def write(self, piece: Tensor, out: Mapping[PixelFormat, Tensor], has_nan: Tensor) -> None:
-        pixels = self.process_output(piece.to(dtype=self.dtype, copy=True))
-        _write_formats(pixels.movedim(1, -1), out, has_nan, private=True)
+        for part in _parts(piece, self.dtype):
+            pixels = self.process_output(piece[part].to(dtype=self.dtype, copy=True))
+            _write_formats(pixels.movedim(1, -1), _cut(out, part), has_nan[part], private=True)
 
 
 class FinishedFrames(Finish):
@@ -85,7 +90,19 @@ class FinishedFrames(Finish):
         return Clip(height=height, width=width, channels=channels, frames=total_frames)
 
     def write(self, piece: Tensor, out: Mapping[PixelFormat, Tensor], has_nan: Tensor) -> None:
-        _write_formats(piece, out, has_nan, private=False)
+        for part in _parts(piece, piece.dtype):
+            _write_formats(piece[part], _cut(out, part), has_nan[part], private=False)
+
+
+def _parts(piece: Tensor, dtype: torch.dtype) -> Iterator[slice]:
+    """Cut ``piece`` along time so that a copy of a part in ``dtype`` takes at most ``_COPY_BYTES``, or is one frame."""
+    count = max(1, _COPY_BYTES // max(1, piece[:1].numel() * dtype.itemsize))
+    for first in range(0, piece.shape[0], count):
+        yield slice(first, first + count)
+
+
+def _cut(out: Mapping[PixelFormat, Tensor], part: slice) -> dict[PixelFormat, Tensor]:
+    return {name: tensor[part] for name, tensor in out.items()}
 
 
 def _write_formats(frames: Tensor, out: Mapping[PixelFormat, Tensor], has_nan: Tensor, *, private: bool) -> None:
