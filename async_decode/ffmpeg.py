@@ -73,11 +73,14 @@ def ffmetadata(tags: Mapping[str, str]) -> str:
     for key, value in tags.items():
         if "\0" in key + value:
             raise ValueError(f"a tag of a file cannot hold a NUL character, got one in {key!r}")
-        lines.append(f"{key.translate(_ESCAPES)}={value.translate(_ESCAPES)}")
+        # After a backslash, even an escaped one, ffmpeg reads on past a line's end, but never past a NUL.
+        end = "\0" if value.endswith("\\") else ""
+        lines.append(f"{key.translate(_ESCAPES)}={value.translate(_ESCAPES)}{end}")
     return "\n".join(lines) + "\n"
 
 
-_ESCAPES = str.maketrans({character: "\\" + character for character in "=;#\\\n"})
+#: A bare carriage return would end the value: ffmpeg takes it for the end of the line.
+_ESCAPES = str.maketrans({character: "\\" + character for character in "=;#\\\n\r"})
 
 
 class FFmpegProcess:

@@ -242,6 +242,9 @@ def test_tags_are_one_line_each_and_can_be_told_apart(tags: dict[str, str]) -> N
         elif character == "=":
             line.append("")
             field += 1
+        elif character == "\0":
+            # What ends a line whose value ends in a backslash.
+            assert line[field].endswith("\\")
         elif character == "\n":
             key, value = line
             unescaped[key], line, field = value, [""], 0
