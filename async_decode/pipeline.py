@@ -213,6 +213,11 @@ class FramePipeline:
         return self._received
 
     @property
+    def error(self) -> BaseException | None:
+        """What ended the run, if something did: a sink's error, or what ``cancel`` was called with."""
+        return self._flow.error
+
+    @property
     def written(self) -> int:
         """Frames that every sink is done with so far."""
         return self._flow.written
@@ -262,11 +267,16 @@ class FramePipeline:
             )
         # A clip shorter than a chunk needs no bigger slot.
         chunk_frames = min(chunk_frames, clip.frames or chunk_frames)
-        for sink in self.sinks:
-            sink.open(clip, self.recorder)
+        # Before the sinks open: where there is no memory for it, the caller may try again with a leaner decode.
         ring = make_ring(clip, ordered, depth=self.buffer_depth, chunk_frames=chunk_frames, device=self.device)
         self.warnings.extend(ring.warnings)
         self._clip, self._ring = clip, ring
+        try:
+            for sink in self.sinks:
+                sink.open(clip, self.recorder)
+        except BaseException as error:
+            self._flow.fail(error)
+            raise
         self._courier = Courier(
             ring, self.sinks, flow=self._flow, recorder=self.recorder, clock=self._clock, device=self.device
         )

@@ -4,18 +4,29 @@ from .base import Decoding, Submit, Tap, VideoDecoder
 from .choose import choose_tap
 from .chunked_output import ChunkedOutput, OutputBuffer
 from .image_batches import ImageBatches
+from .ladder import Ladder, is_out_of_memory
+from .spatial_tiles import ImageTiles, OwnTiles
 from .step_hook import StepHook
+from .temporal_windows import TemporalWindows
+from .tiling import Scale, Tiling
 from .whole import Whole
 
 __all__ = [
     "ChunkedOutput",
     "Decoding",
     "ImageBatches",
+    "ImageTiles",
+    "Ladder",
     "OutputBuffer",
+    "OwnTiles",
+    "Scale",
     "StepHook",
     "Submit",
     "Tap",
+    "TemporalWindows",
+    "Tiling",
     "VideoDecoder",
     "Whole",
     "choose_tap",
+    "is_out_of_memory",
 ]

@@ -28,7 +28,7 @@ class Whole(Tap):
     def run(self, latent: Tensor, submit: Submit) -> None:
         with torch.inference_mode():
             for batch in latent.split(self._together(latent)):
-                submit(_frames_of(self.decoder.decode(self.decoder.to_device(batch))))
+                submit(frames_of_pixels(self.decoder.decode(self.decoder.to_device(batch))))
 
     def _together(self, latent: Tensor) -> int:
         """How many entries of the batch axis one call decodes."""
@@ -44,7 +44,7 @@ class Whole(Tap):
         return count
 
 
-def _frames_of(pixels: Tensor) -> Tensor:
+def frames_of_pixels(pixels: Tensor) -> Tensor:
     """``(T, C, H, W)`` of what a model's decode returned."""
     if pixels.ndim == 5:
         return pixels.movedim(1, 2).flatten(0, 1)
