@@ -2,7 +2,7 @@
 
 from .base import Sink
 from .image_files import ImageFilesSink
-from .image_formats import ImageEncoder, PngEncoder
+from .image_formats import ImageEncoder, JpegEncoder, PngEncoder, WebpEncoder
 from .null import NullSink
 from .preview import PreviewSink
 from .tensor import TensorSink
@@ -13,6 +13,7 @@ __all__ = [
     "H264_MP4",
     "ImageEncoder",
     "ImageFilesSink",
+    "JpegEncoder",
     "NullSink",
     "PngEncoder",
     "PreviewSink",
@@ -20,5 +21,6 @@ __all__ = [
     "TensorSink",
     "VideoFormat",
     "VideoSink",
+    "WebpEncoder",
     "exact_rate",
 ]

@@ -61,6 +61,7 @@ class ImageFilesSink(Sink):
         return [path for _, path in sorted(self._saved.copy().items())]
 
     def open(self, clip: Clip, recorder: Recorder) -> None:
+        self._encoder.check(clip)
         self._recorder = recorder
         self._workers = Workers(f"{self._encoder.name} writer", self.writers)
 

@@ -1,12 +1,14 @@
 """Formats of image files: one encoder each, which the pool of writers calls without knowing what it does.
 
 A further format is a further class here and nothing else.
+
+Metadata is where ComfyUI looks for it: PNG has text chunks, the others have it in their EXIF.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, cast
 
 import numpy as np
@@ -14,7 +16,13 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..frames import FrameArray, PixelFormat
+from ..errors import SinkError
+from ..frames import Clip, FrameArray, PixelFormat
+
+#: The most that one segment of a JPEG file holds, in bytes.
+_JPEG_SEGMENT = 65533
+#: Where ComfyUI keeps the prompt, and the first of the other texts, which count down from there.
+_PROMPT_TAG, _FIRST_TAG = 0x0110, 0x010F
 
 
 class ImageEncoder(abc.ABC):
@@ -26,6 +34,27 @@ class ImageEncoder(abc.ABC):
     extension: str
     #: What ``encode`` expects.
     pixel_format: PixelFormat
+    #: How many channels a frame may have.
+    channels: Sequence[int] = (1, 3, 4)
+    #: The largest width and height, in pixels.
+    max_side: int = 2**31 - 1
+    #: What is different in the files from what was asked for, for people to read.
+    notes: Sequence[str] = ()
+
+    def check(self, clip: Clip) -> None:
+        """See whether the format can hold frames of this geometry.
+
+        Raises:
+            SinkError: it cannot; the message names the value and the remedy.
+        """
+        if clip.channels not in self.channels:
+            known = " or ".join(map(str, self.channels))
+            raise SinkError(f"{self.name} files hold {known} channels, got {clip.channels}; save as png instead")
+        if max(clip.width, clip.height) > self.max_side:
+            raise SinkError(
+                f"{self.name} files hold at most {self.max_side} pixels a side, got {clip.width}x{clip.height}; save "
+                "as png instead"
+            )
 
     @abc.abstractmethod
     def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
@@ -51,8 +80,7 @@ class PngEncoder(ImageEncoder):
     pixel_format = PixelFormat.UINT8
 
     def __init__(self, *, compress_level: int = 4, metadata: Mapping[str, str] | None = None) -> None:
-        if not 0 <= compress_level <= 9:
-            raise ValueError(f"compress_level must be from 0 to 9, got {compress_level}")
+        _check_range("compress_level", compress_level, 0, 9)
         self._compress_level = compress_level
         # Made once: saving only reads it.
         self._info = PngInfo()
@@ -61,6 +89,96 @@ class PngEncoder(ImageEncoder):
 
     def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
         image_of(frame).save(file, format="PNG", pnginfo=self._info, compress_level=self._compress_level)
+
+
+class JpegEncoder(ImageEncoder):
+    """JPEG, with chroma at full resolution from quality 90 on; no alpha.
+
+    Args:
+        quality: Pillow's, 1 (small) to 100.
+        metadata: as of ``PngEncoder``. A JPEG file holds at most 64 KiB of it: texts that do not fit are left out and
+            named in ``notes``.
+    """
+
+    name = "jpeg"
+    extension = ".jpg"
+    pixel_format = PixelFormat.UINT8
+    channels = (1, 3)
+    max_side = 65500
+
+    def __init__(self, *, quality: int = 95, metadata: Mapping[str, str] | None = None) -> None:
+        _check_range("quality", quality, 1, 100)
+        self._quality = quality
+        self._subsampling = "4:4:4" if quality >= 90 else "4:2:0"
+        kept: dict[str, str] = {}
+        left_out = []
+        for key, text in (metadata or {}).items():
+            if len(_exif({**kept, key: text})) <= _JPEG_SEGMENT:
+                kept[key] = text
+            else:
+                left_out.append(key)
+        self._exif = _exif(kept)
+        if left_out:
+            self.notes = [
+                f"too long for a jpeg file, left out: {', '.join(left_out)}; webp and png files have no limit"
+            ]
+
+    def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
+        image_of(frame).save(file, format="JPEG", quality=self._quality, subsampling=self._subsampling, exif=self._exif)
+
+
+class WebpEncoder(ImageEncoder):
+    """WebP, lossy or lossless. Grey frames become RGB files: the format has no grey.
+
+    Args:
+        lossless: keep every bit, also the colours of transparent pixels.
+        quality: 0 to 100. Lossy: of the picture. Lossless: how hard to look for a smaller file.
+        effort: 0 (fast) to 6 (small).
+        metadata: as of ``PngEncoder``.
+    """
+
+    name = "webp"
+    extension = ".webp"
+    pixel_format = PixelFormat.UINT8
+    max_side = 16383
+
+    def __init__(
+        self,
+        *,
+        lossless: bool = False,
+        quality: int = 90,
+        effort: int = 2,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        _check_range("quality", quality, 0, 100)
+        _check_range("effort", effort, 0, 6)
+        self._options = {"lossless": lossless, "exact": lossless, "quality": quality, "method": effort}
+        self._exif = _exif(metadata or {})
+
+    def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
+        image_of(frame).save(file, format="WEBP", exif=self._exif, **self._options)
+
+
+def _check_range(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be from {least} to {most}, got {value}")
+
+
+def _exif(metadata: Mapping[str, str]) -> bytes:
+    """``metadata`` as stock's Save Animated WEBP keeps it, ``key:text`` in tags of its own; empty if there is none."""
+    if not metadata:
+        return b""
+    exif = Image.Exif()
+    tag = _FIRST_TAG
+    for key, text in metadata.items():
+        # Encoded here: of a string, Pillow keeps ASCII only.
+        entry = f"{key}:{text}".encode()
+        if key == "prompt":
+            exif[_PROMPT_TAG] = entry
+        else:
+            exif[tag] = entry
+            tag -= 1
+    return exif.tobytes()
 
 
 def image_of(frame: FrameArray) -> Image.Image:

@@ -1,0 +1,189 @@
+"""JPEG and WebP files hold the frames that came, and the metadata where ComfyUI looks for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from async_decode import Clip, Recorder, SinkError
+from async_decode.files import OutputNames
+from async_decode.sinks import ImageEncoder, ImageFilesSink, JpegEncoder, PngEncoder, WebpEncoder
+from tests.engine.sink_tools import nothing_survives, pictures, psnr, save
+
+#: As json.dumps makes it (ASCII), and what somebody's own program may hand over.
+METADATA = {
+    "prompt": json.dumps({"1": {"inputs": {"text": "é 漢 \\ \n"}}}),
+    "workflow": json.dumps({"nodes": list(range(5000))}),
+    "note": "é 漢 𝄞",
+}
+
+
+def saved(folder: Path, encoder: ImageEncoder, frames: np.ndarray) -> list[Path]:
+    sink = ImageFilesSink(OutputNames(folder, "a"), encoder, writers=2)
+    with nothing_survives(folder):
+        save(sink, frames)
+    assert sink.files == [folder / f"a_{number:05}_{encoder.extension}" for number in range(1, len(frames) + 1)]
+    return sink.files
+
+
+def opened(path: Path, form: str) -> np.ndarray:
+    """The pixels of a file that must be of this format, ``(H, W, C)``."""
+    with Image.open(path, formats=[form]) as image:
+        pixels = np.asarray(image)
+        return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+
+
+def texts(path: Path) -> dict[int, str]:
+    """The texts in a file's EXIF, by tag."""
+    with Image.open(path) as image:
+        exif = image.getexif()
+        # Pillow gives ASCII tags back as Latin-1, whatever they hold.
+        return {tag: value.encode("latin-1").decode() for tag, value in exif.items() if isinstance(value, str)}
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_jpeg_is_close_to_the_frames(tmp_path: Path, channels: int, mode: str) -> None:
+    frames = pictures(3, 65, 99, channels, noise=2)
+
+    for frame, path in zip(frames, saved(tmp_path, JpegEncoder(quality=95), frames), strict=True):
+        with Image.open(path) as image:
+            assert (image.format, image.mode) == ("JPEG", mode)
+        quality = [psnr(opened(path, "JPEG"), other) for other in frames]
+        assert psnr(opened(path, "JPEG"), frame) == max(quality) > 40
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_lossy_webp_is_close_to_the_frames(tmp_path: Path, channels: int) -> None:
+    frames = pictures(3, 65, 99, channels, noise=2)
+    if channels == 4:
+        # Colours under transparency are nobody's to see.
+        frames[..., 3] = 255
+        frames[:, :32, :48, 3] = 100
+
+    for frame, path in zip(frames, saved(tmp_path, WebpEncoder(quality=95), frames), strict=True):
+        quality = [psnr(opened(path, "WEBP"), other) for other in frames]
+        assert psnr(opened(path, "WEBP"), frame) == max(quality) > 32
+
+
+@pytest.mark.parametrize("effort", [0, 6])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_lossless_webp_holds_every_bit(tmp_path: Path, channels: int, effort: int) -> None:
+    frames = np.random.default_rng(channels).integers(0, 256, (3, 33, 47, channels), np.uint8)
+    if channels == 4:
+        frames[:, :10, :, 3] = 0
+
+    encoder = WebpEncoder(lossless=True, effort=effort, metadata=METADATA)
+    for frame, path in zip(frames, saved(tmp_path, encoder, frames), strict=True):
+        wanted = frame.repeat(3, axis=-1) if channels == 1 else frame
+        assert np.array_equal(opened(path, "WEBP"), wanted)
+
+
+@pytest.mark.parametrize("encoder", [JpegEncoder, WebpEncoder])
+def test_quality_is_quality(tmp_path: Path, encoder: type[JpegEncoder] | type[WebpEncoder]) -> None:
+    frames = pictures(1, 64, 96)
+    files = [saved(tmp_path / str(quality), encoder(quality=quality), frames)[0] for quality in (100, 80, 20)]
+
+    sizes, distances = zip(
+        *((path.stat().st_size, psnr(opened(path, encoder.__name__[:4].upper()), frames[0])) for path in files),
+        strict=True,
+    )
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert distances[0] > distances[1] > distances[2]
+
+
+@pytest.mark.parametrize("encoder", [JpegEncoder, WebpEncoder])
+def test_metadata_is_where_comfyui_looks_for_it(tmp_path: Path, encoder: type[JpegEncoder] | type[WebpEncoder]) -> None:
+    (path,) = saved(tmp_path, encoder(metadata=METADATA), pictures(1))
+
+    assert texts(path) == {
+        0x0110: "prompt:" + METADATA["prompt"],
+        0x010F: "workflow:" + METADATA["workflow"],
+        0x010E: "note:" + METADATA["note"],
+    }
+    assert json.loads(texts(path)[0x010F].partition(":")[2]) == {"nodes": list(range(5000))}
+
+
+def test_webp_metadata_has_the_bytes_of_stock(tmp_path: Path) -> None:
+    frame = pictures(1)[0]
+    metadata = {key: METADATA[key] for key in ("prompt", "workflow")}
+    (path,) = saved(tmp_path, WebpEncoder(quality=80, effort=4, metadata=metadata), frame[np.newaxis])
+
+    # The lines of stock's Save Animated WEBP, for a single frame.
+    image = Image.fromarray(frame)
+    exif = image.getexif()
+    exif[0x0110] = "prompt:" + metadata["prompt"]
+    exif[0x010F] = "workflow:" + metadata["workflow"]
+    image.save(tmp_path / "stock.webp", exif=exif, lossless=False, quality=80, method=4)
+    assert path.read_bytes() == (tmp_path / "stock.webp").read_bytes()
+
+
+@pytest.mark.parametrize("encoder", [JpegEncoder, WebpEncoder])
+def test_no_metadata_is_no_exif(tmp_path: Path, encoder: type[JpegEncoder] | type[WebpEncoder]) -> None:
+    (path,) = saved(tmp_path, encoder(), pictures(1))
+
+    assert texts(path) == {} and b"Exif" not in path.read_bytes() and b"EXIF" not in path.read_bytes()
+
+
+def test_text_that_no_jpeg_holds_is_left_out_and_named(tmp_path: Path) -> None:
+    metadata = {"prompt": "p" * 40_000, "workflow": "w" * 40_000, "note": "short"}
+    encoder = JpegEncoder(metadata=metadata)
+    (path,) = saved(tmp_path, encoder, pictures(1))
+
+    assert set(texts(path).values()) == {"prompt:" + "p" * 40_000, "note:short"}
+    assert encoder.notes == ["too long for a jpeg file, left out: workflow; webp and png files have no limit"]
+    assert JpegEncoder(metadata={"prompt": "short"}).notes == ()
+
+
+@pytest.mark.parametrize("excess", range(-40, 4, 4))
+def test_text_at_the_limit_of_jpeg_is_kept_or_left_out_but_never_an_error(tmp_path: Path, excess: int) -> None:
+    encoder = JpegEncoder(metadata={"prompt": "p" * (65533 + excess)})
+    (path,) = saved(tmp_path, encoder, pictures(1))
+
+    assert bool(texts(path)) != bool(encoder.notes)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "size", "message"),
+    [
+        (JpegEncoder(), (8, 8, 4), "jpeg files hold 1 or 3 channels, got 4; save as png instead"),
+        (JpegEncoder(), (8, 65501, 3), "jpeg files hold at most 65500 pixels a side, got 65501x8; save as png instead"),
+        (WebpEncoder(), (16384, 8, 3), "webp files hold at most 16383 pixels a side, got 8x16384; save as png instead"),
+        (PngEncoder(), (8, 8, 2), "png files hold 1 or 3 or 4 channels, got 2"),
+    ],
+)
+def test_frames_that_a_format_cannot_hold_are_refused_at_the_start(
+    tmp_path: Path, encoder: ImageEncoder, size: tuple[int, int, int], message: str
+) -> None:
+    height, width, channels = size
+    sink = ImageFilesSink(OutputNames(tmp_path, "a"), encoder)
+
+    with nothing_survives(tmp_path), pytest.raises(SinkError, match=message):
+        sink.open(Clip(height=height, width=width, channels=channels), Recorder())
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("encoder", "most"), [(JpegEncoder(), 65500), (WebpEncoder(), 16383)])
+def test_largest_side_is_really_possible(tmp_path: Path, encoder: ImageEncoder, most: int) -> None:
+    (path,) = saved(tmp_path, encoder, np.zeros((1, 2, most, 3), np.uint8))
+
+    with Image.open(path) as image:
+        assert image.size == (most, 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: JpegEncoder(quality=0), "quality must be from 1 to 100, got 0"),
+        (lambda: JpegEncoder(quality=101), "quality must be from 1 to 100, got 101"),
+        (lambda: WebpEncoder(quality=-1), "quality must be from 0 to 100, got -1"),
+        (lambda: WebpEncoder(effort=7), "effort must be from 0 to 6, got 7"),
+    ],
+)
+def test_options_that_the_format_does_not_know_are_refused(make: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
