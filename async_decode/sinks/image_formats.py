@@ -8,6 +8,10 @@ Metadata is where ComfyUI looks for it: PNG has text chunks, the others have it 
 from __future__ import annotations
 
 import abc
+import errno
+import os
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import IO, cast
 
@@ -21,6 +25,8 @@ from ..frames import Clip, FrameArray, PixelFormat
 
 #: The most that one segment of a JPEG file holds, in bytes.
 _JPEG_SEGMENT = 65533
+#: The marker that ends a JPEG file.
+_JPEG_END = b"\xff\xd9"
 #: Where ComfyUI keeps the prompt, and the first of the other texts, which count down from there.
 _PROMPT_TAG, _FIRST_TAG = 0x0110, 0x010F
 
@@ -124,7 +130,27 @@ class JpegEncoder(ImageEncoder):
             ]
 
     def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
-        image_of(frame).save(file, format="JPEG", quality=self._quality, subsampling=self._subsampling, exif=self._exif)
+        image = image_of(frame)
+        with _scratch_file() as scratch:
+            image.save(scratch, format="JPEG", quality=self._quality, subsampling=self._subsampling, exif=self._exif)
+            scratch.seek(0)
+            content = scratch.read()
+        # Pillow does not look how much of its last write a full disk has taken.
+        if not content.endswith(_JPEG_END):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        file.write(content)
+
+
+def _scratch_file() -> IO[bytes]:
+    """A file for one picture, in memory where that can be had.
+
+    With a descriptor, Pillow lets go of the GIL while it makes a JPEG, else it never does (measured: 2 threads are
+    1.8 times as fast as one, against 1.0). The file that is saved must not be given to it, because then no abort would
+    end it and no short write be seen.
+    """
+    if sys.platform == "linux":
+        return open(os.memfd_create("jpeg"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 class WebpEncoder(ImageEncoder):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,35 @@ def test_jpeg_is_close_to_the_frames(tmp_path: Path, channels: int, mode: str) -
             assert (image.format, image.mode) == ("JPEG", mode)
         quality = [psnr(opened(path, "JPEG"), other) for other in frames]
         assert psnr(opened(path, "JPEG"), frame) == max(quality) > 40
+
+
+def test_jpeg_is_the_same_without_memory_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = pictures(2, 64, 64)
+    usual = saved(tmp_path / "usual", JpegEncoder(metadata=METADATA), frames)
+    monkeypatch.setattr("async_decode.sinks.image_formats._scratch_file", tempfile.TemporaryFile)
+    others = saved(tmp_path / "others", JpegEncoder(metadata=METADATA), frames)
+
+    assert [path.read_bytes() for path in usual] == [path.read_bytes() for path in others]
+
+
+def test_jpeg_that_the_disk_for_scratch_files_cannot_hold_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = pictures(1, 64, 64)
+
+    class CutShort(io.BytesIO):
+        """Holds a little less than it is given, and does not say so."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(size)[:-5]
+
+    monkeypatch.setattr("async_decode.sinks.image_formats._scratch_file", CutShort)
+    sink = ImageFilesSink(OutputNames(tmp_path, "b"), JpegEncoder())
+    with nothing_survives(tmp_path):
+        with pytest.raises(SinkError, match=r"b_00001_\.jpg could not be written: No space left"):
+            save(sink, frames)
+        sink.abort()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("channels", [3, 4])
