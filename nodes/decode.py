@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 
 from . import running
+from .tiling import tiling_inputs, tiling_of
 from .vae import check_vae, latent_of
 
 
@@ -20,12 +21,22 @@ class AsyncVAEDecode(io.ComfyNode):
             display_name="Async VAE Decode",
             description="Decodes a latent as VAE Decode does, frame for frame the same, while finished frames are "
             "already on their way to the host: no second copy of the clip on the GPU.",
-            inputs=running.decode_inputs(),
+            inputs=[*running.decode_inputs(), *tiling_inputs()],
             outputs=[io.Image.Output(tooltip="The decoded frames, those of VAE Decode bit for bit.")],
         )
 
     @classmethod
-    async def execute(cls, samples: Any, vae: Any, chunk_size: int, buffer_depth: int) -> io.NodeOutput:
+    async def execute(
+        cls,
+        samples: Any,
+        vae: Any,
+        chunk_size: int,
+        buffer_depth: int,
+        tile_size: int = 0,
+        overlap: int = 64,
+        temporal_size: int = 0,
+        temporal_overlap: int = 8,
+    ) -> io.NodeOutput:
         check_vae(vae)
         result = await running.run(
             vae,
@@ -34,5 +45,6 @@ class AsyncVAEDecode(io.ComfyNode):
             chunk_size=chunk_size,
             buffer_depth=buffer_depth,
             output_images=True,
+            tiling=tiling_of(vae, tile_size, overlap, temporal_size, temporal_overlap),
         )
         return io.NodeOutput(result.images, ui=result.ui)

@@ -17,10 +17,12 @@ from comfy import model_management
 from comfy_api.v0_0_2 import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..async_decode import Clip, FramePipeline, choose_tap
+from ..async_decode import Clip, FramePipeline, Tap
 from ..async_decode.pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
 from ..async_decode.ring import ring_bytes
 from ..async_decode.sinks import PreviewSink, Sink, TensorSink
+from ..async_decode.taps import Ladder, Tiling
+from . import tiling as tiling_side
 from . import vae as vae_side
 
 #: How often a node that waits for its sinks looks at the progress and at ComfyUI's interrupt, in seconds.
@@ -105,6 +107,7 @@ async def run(
     chunk_size: int,
     buffer_depth: int,
     output_images: bool,
+    tiling: Tiling | None = None,
 ) -> Result:
     """Decode ``latent`` into ``sinks``; return when all of them have closed.
 
@@ -115,6 +118,7 @@ async def run(
         chunk_size: frames a chunk.
         buffer_depth: slots of the ring.
         output_images: make the IMAGE as well.
+        tiling: tiles and windows that the user asked for.
 
     Raises:
         InterruptProcessingException: the user cancelled.
@@ -123,8 +127,6 @@ async def run(
     images = TensorSink() if output_images else None
     preview = PreviewSink()
     sinks = [*sinks, *([images] if images else []), preview]
-    tap = choose_tap(vae_side.decoder_of(vae), images_per_step=chunk_size)
-    progress = Progress(tap.frames(latent), preview)
     pipeline = FramePipeline(
         sinks,
         chunk_size=chunk_size,
@@ -134,12 +136,29 @@ async def run(
         poll=lambda: progress.update(pipeline),
         cancels=(model_management.InterruptProcessingException, asyncio.CancelledError),
     )
+    ring_bytes = _ring_bytes(vae, latent, sinks, chunk_size, buffer_depth)
+
+    def make_room(tap: Tap) -> None:
+        model_management.soft_empty_cache()
+        vae_side.load(vae, tap, latent, ring_bytes=ring_bytes)
+
+    ladder = Ladder(
+        tiling_side.taps_for(vae, latent, tiling, images_per_step=chunk_size),
+        receiver=pipeline,
+        is_oom=tiling_side.is_oom,
+        before_retry=make_room,
+    )
+    progress = Progress(ladder.frames(latent), preview)
     with vae_side.device_context(vae):
-        vae_side.load(vae, tap, latent, ring_bytes=_ring_bytes(vae, latent, sinks, chunk_size, buffer_depth))
+        vae_side.load(vae, ladder, latent, ring_bytes=ring_bytes)
     with pipeline:
         # Not around the whole block: other nodes run in this thread while this one waits below.
         with vae_side.device_context(vae), vae_side.explained(vae, latent):
-            pipeline.decode(tap, latent)
+            try:
+                pipeline.decode(ladder, latent)
+            finally:
+                if ladder.warning is not None:
+                    pipeline.warnings.append(ladder.warning)
         # Decoding is over: other nodes that are ready may run while the writers finish.
         closing = asyncio.wrap_future(pipeline.end())
         while not closing.done():

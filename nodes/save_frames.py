@@ -8,6 +8,7 @@ from comfy_api.v0_0_2 import io, ui
 
 from ..async_decode.sinks import ImageFilesSink, PngEncoder
 from . import running, saving
+from .tiling import tiling_inputs, tiling_of
 from .vae import check_vae, frame_size, latent_of
 
 
@@ -42,6 +43,7 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
                     "at most 4.",
                 ),
                 running.output_images_input(),
+                *tiling_inputs(),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="The frames, only with output_images on.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -60,14 +62,25 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
         compression: int,
         writers: int,
         output_images: bool,
+        tile_size: int = 0,
+        overlap: int = 64,
+        temporal_size: int = 0,
+        temporal_overlap: int = 8,
     ) -> io.NodeOutput:
         check_vae(vae)
+        tiling = tiling_of(vae, tile_size, overlap, temporal_size, temporal_overlap)
         latent = latent_of(samples, vae)
         target = saving.target_of(filename_prefix, *frame_size(vae, latent))
         encoder = PngEncoder(compress_level=compression, metadata=saving.metadata_of(cls.hidden))
         files = ImageFilesSink(target.names, encoder, writers=writers or None)
         result = await running.run(
-            vae, latent, [files], chunk_size=chunk_size, buffer_depth=buffer_depth, output_images=output_images
+            vae,
+            latent,
+            [files],
+            chunk_size=chunk_size,
+            buffer_depth=buffer_depth,
+            output_images=output_images,
+            tiling=tiling,
         )
         saved = [ui.SavedResult(path.name, target.subfolder, io.FolderType.output) for path in files.files]
         return io.NodeOutput(result.images, ui={**ui.SavedImages(saved).as_dict(), **result.ui})

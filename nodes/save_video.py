@@ -8,6 +8,7 @@ from comfy_api.v0_0_2 import InputImpl, io, ui
 
 from ..async_decode.sinks import H264_MP4, VideoSink
 from . import running, saving
+from .tiling import tiling_inputs, tiling_of
 from .vae import check_vae, frame_size, latent_of
 
 
@@ -52,6 +53,7 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
                     "make smaller files of the same quality.",
                 ),
                 running.output_images_input(),
+                *tiling_inputs(),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The video, backed by the file."),
@@ -74,8 +76,13 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
         quality: int,
         preset: str,
         output_images: bool,
+        tile_size: int = 0,
+        overlap: int = 64,
+        temporal_size: int = 0,
+        temporal_overlap: int = 8,
     ) -> io.NodeOutput:
         check_vae(vae)
+        tiling = tiling_of(vae, tile_size, overlap, temporal_size, temporal_overlap)
         latent = latent_of(samples, vae)
         target = saving.target_of(filename_prefix, *frame_size(vae, latent))
         video = VideoSink(
@@ -86,7 +93,13 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
             metadata=saving.metadata_of(cls.hidden),
         )
         result = await running.run(
-            vae, latent, [video], chunk_size=chunk_size, buffer_depth=buffer_depth, output_images=output_images
+            vae,
+            latent,
+            [video],
+            chunk_size=chunk_size,
+            buffer_depth=buffer_depth,
+            output_images=output_images,
+            tiling=tiling,
         )
         saved = ui.SavedResult(video.path.name, target.subfolder, io.FolderType.output)
         return io.NodeOutput(

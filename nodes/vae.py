@@ -80,10 +80,16 @@ def check_vae(vae: Any) -> None:
 def decoder_of(vae: Any) -> VideoDecoder:
     """``vae`` as the taps take it."""
     model = vae.first_stage_model
+
+    def decode(latent: torch.Tensor) -> torch.Tensor:
+        # A window may be many tiles, none of which reaches the pipeline before the last.
+        model_management.throw_exception_if_processing_interrupted()
+        return model.decode(latent)
+
     frames_of = vae.upscale_ratio[0] if is_video(vae) and isinstance(vae.upscale_ratio, tuple) else None
     return VideoDecoder(
         model=model,
-        decode=lambda latent: model.decode(latent),
+        decode=decode,
         device=vae.device,
         dtype=vae.vae_dtype,
         frames_of=frames_of if callable(frames_of) else None,
