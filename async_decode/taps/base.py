@@ -27,7 +27,7 @@ class Decoding:
             ``windows`` (overlapping stretches of time, blended), ``tiles`` (overlapping parts of the frames, blended),
             ``whole`` (the clip in one go, then cut).
         exact: the frames are bit-equal to those of the VAE's own decode.
-        bounded: device memory does not grow with the clip.
+        bounded: device memory does not grow with the clip, but for its latent.
         detail: one line for people, for example why it is not exact.
     """
 

@@ -45,10 +45,20 @@ def choose_tap(decoder: VideoDecoder, *, images_per_step: int = 4) -> Tap:
 
 def _chunked(decoder: VideoDecoder) -> Tap | None:
     """Core's protocol: ``decode`` takes an output buffer and writes finished frames into it."""
-    model = decoder.model
+    model: Any = decoder.model
     if not getattr(model, "comfy_has_chunked_io", False) or not hasattr(model, "decode_output_shape"):
         return None
-    return ChunkedOutput(decoder, detail="frames as the model writes them out")
+    step, shared = (getattr(model, name, None) for name in ("tokens_chunk_size", "token_overlap"))
+    if isinstance(step, int) and isinstance(shared, int):
+        # MiniMax H3 decodes windows of so many latents.
+        return ChunkedOutput(decoder, live_latents=step + shared, detail="frames as the model writes them out")
+    if hasattr(_part(model, "decoder"), "run_up"):
+        # LTX goes down its blocks depth first, in parts of some MiB. What its first block makes of the whole clip is
+        # small beside the clip's frames, so that a long clip need not have more room made for it than one of 81 frames.
+        return ChunkedOutput(
+            decoder, live_latents=11, bounded=False, detail=f"frames as the model writes them out; {_LATENT_PART}"
+        )
+    return ChunkedOutput(decoder, bounded=False, detail="frames as the model writes them out")
 
 
 def _stepwise(decoder: VideoDecoder) -> Tap | None:
@@ -69,7 +79,9 @@ def _sliced(decoder: VideoDecoder) -> Tap | None:
     model: Any = decoder.model
     if not hasattr(model, "slicing_decode") or not _takes(_part(model, "decoder"), "memory_cache"):
         return None
-    return StepHook(decoder, module=model.decoder, detail="slices of the causal decoder")
+    step = int(getattr(model, "slicing_latent_min_size", 1))
+    # Core counts so few bytes for a pixel of the clip that those of one slice would not be enough.
+    return StepHook(decoder, module=model.decoder, live_latents=1 + 10 * step, detail="slices of the causal decoder")
 
 
 def _carried(decoder: VideoDecoder) -> Tap | None:
@@ -105,7 +117,9 @@ def _cached(decoder: VideoDecoder) -> Tap | None:
     if upper is None or conv_out is None or not hasattr(conv_out, "temporal_cache_state"):
         return None
     unpatchify = getattr(sys.modules[type(upper).__module__], "unpatchify", None)
-    if not _takes(unpatchify, "patch_size_hw", "patch_size_t") or not hasattr(upper, "patch_size"):
+    if not callable(unpatchify) or not _takes(unpatchify, "patch_size_hw", "patch_size_t"):
+        return None
+    if not hasattr(upper, "patch_size"):
         return None
     return StepHook(
         decoder,
@@ -126,31 +140,47 @@ def _frame_by_frame(decoder: VideoDecoder) -> Tap | None:
         return None
     trim, growth = int(model.frames_to_trim), int(model.t_upscale)
     in_windows = bool(getattr(model, "is_h3", False))
-    if not in_windows:
-        # Core announces 4n - 3 frames for the one of LTX-2, which makes 8n - 7.
-        decoder = dataclasses.replace(decoder, frames_of=lambda latents: latents * growth - trim)
+    # Core announces 4n - 3 frames for the one of LTX-2, which makes 8n - 7.
+    frames_of = functools.partial(_frames_in_windows if in_windows else _frames_in_a_row, trim, growth)
     patch_size = int(getattr(model, "patch_size", 1))
 
     def finish_piece(frame: Tensor) -> Tensor:
         pixels = torch.nn.functional.pixel_shuffle(frame, patch_size) if patch_size > 1 else frame
         return (pixels.clamp(0, 1) if in_windows else pixels).unsqueeze(2)
 
+    def keep(number: int, latents: int) -> bool:
+        past, within = divmod(number, 5 * growth) if in_windows else (0, number)
+        return within >= trim and past * (5 * growth - trim) + within - trim < frames_of(latents)
+
+    def blank(latents: int) -> int:
+        return frames_of(latents) - sum(keep(number, latents) for number in range(latents * growth))
+
     return StepHook(
-        decoder,
+        dataclasses.replace(decoder, frames_of=frames_of),
         module=blocks[-1],
         finish_piece=finish_piece,
-        keep=functools.partial(_keeps_frame, trim, 5 * growth if in_windows else None, decoder),
+        keep=keep,
+        blank=blank,
+        live_latents=2,
         detail="frame by frame",
     )
 
 
-def _keeps_frame(trim: int, window: int | None, decoder: VideoDecoder, number: int, latents: int) -> bool:
-    """Whether TAEHV keeps this frame: it drops the first ``trim`` of the clip, or of each window, and the last ones."""
-    past, within = divmod(number, window) if window is not None else (0, number)
-    if within < trim:
-        return False
-    place = past * ((window or 0) - trim) + within - trim
-    return decoder.frames_of is None or place < decoder.frames_of(latents)
+def _frames_in_a_row(trim: int, growth: int, latents: int) -> int:
+    """Frames that TAEHV makes of a clip: it drops the first ``trim``."""
+    return latents * growth - trim
+
+
+def _frames_in_windows(trim: int, growth: int, latents: int) -> int:
+    """Frames that the TAEHV of MiniMax H3 makes of a clip.
+
+    It fills up the last window of 5 latents with blank frames, drops the first ``trim`` of each window, and the last
+    three latents' worth of the clip; of ``5k + 1`` latents some blank ones remain.
+    """
+    if latents == 1:
+        return growth - trim
+    windows = -(-latents // 5)
+    return windows * (5 * growth - trim) - 3 * growth
 
 
 def _unpatchify_2x2(model: Any) -> Callable[[Tensor], Tensor] | None:

@@ -33,6 +33,8 @@ class StepHook(Tap):
             to each piece alone (Wan 2.2 un-patchifies, which is spatial only); gives ``(1, C, T, H, W)``.
         keep: whether the model's decode keeps the piece of this number, counted from 0 in a clip of that many latent
             frames; ``None``: it keeps all.
+        blank: how many frames of zeros the model's decode puts behind a clip of that many latent frames; ``None``:
+            none.
         live_latents: as in ``Tap``.
         bounded: nothing else in the model grows with the clip; ``detail`` tells what does.
         detail: one line for the report.
@@ -45,6 +47,7 @@ class StepHook(Tap):
         module: torch.nn.Module,
         finish_piece: Callable[[Tensor], Tensor] | None = None,
         keep: Callable[[int, int], bool] | None = None,
+        blank: Callable[[int], int] | None = None,
         live_latents: int | None = None,
         bounded: bool = True,
         detail: str = "",
@@ -53,6 +56,7 @@ class StepHook(Tap):
         self.module = module
         self.finish_piece = finish_piece if finish_piece is not None else _as_it_is
         self.keep = keep if keep is not None else _always
+        self.blank = blank if blank is not None else _none
         self.live_latents = live_latents
         self.decoding = Decoding("tapped", exact=True, bounded=bounded, detail=detail)
 
@@ -62,17 +66,22 @@ class StepHook(Tap):
                 self._run_clip(clip, submit)
 
     def _run_clip(self, clip: Tensor, submit: Submit) -> None:
-        made = 0
-        kept: list[Tensor] = []
+        latents, made = clip.shape[2], 0
+        kept: list[int] = []
+        form = blank_frame = torch.empty(0)
 
         def ship(piece: Tensor) -> Tensor:
-            nonlocal made
+            nonlocal made, form, blank_frame
             if piece.ndim == 5 and piece.shape[2] == 0:
                 return piece
             stand_in = numbered(piece, made)
-            if self.keep(made, clip.shape[2]):
-                submit(self.finish_piece(piece)[0].movedim(0, 1))
-                kept.append(stand_in.clone())
+            if self.keep(made, latents):
+                frames = self.finish_piece(piece)
+                submit(frames[0].movedim(0, 1))
+                form = torch.empty(stand_in.shape, dtype=stand_in.dtype)
+                # One number, whatever the size of a frame.
+                blank_frame = frames.new_zeros(()).expand(1, frames.shape[1], *frames.shape[3:])
+                kept.append(made)
             made += 1
             return stand_in
 
@@ -94,21 +103,31 @@ class StepHook(Tap):
             raise
         finally:
             handle.remove()
+        blanks = self.blank(latents)
         if made == 0:
             # Somebody replaced the model's decode by one that goes round the submodule: its frames are all in ``rest``.
             self.decoding = Decoding("whole", True, False, "this VAE's decode was replaced: it ran whole")
             submit(rest[0].movedim(0, 1))
-        elif not self._is_concatenation(rest, kept):
+        elif not self._is_concatenation(rest, form, kept, blanks):
             raise DecodeError(
                 f"expected {type(self.decoder.model).__name__}.decode to do no more than concatenate its {len(kept)} "
                 f"pieces, but of their stand-ins it made {tuple(rest.shape)}: tapping it cannot be exact"
             )
+        elif blanks > 0:
+            submit(blank_frame.expand(blanks, -1, -1, -1).contiguous())
 
-    def _is_concatenation(self, rest: Tensor, kept: list[Tensor]) -> bool:
+    def _is_concatenation(self, rest: Tensor, form: Tensor, kept: list[int], blanks: int) -> bool:
+        """Whether ``rest`` is the stand-ins of these numbers, and ``blanks`` frames of zeros behind them."""
         if not kept:
             return False
-        expected = torch.cat([self.finish_piece(stand_in) for stand_in in kept], 2)
-        return torch.equal(rest.to(device=expected.device, dtype=expected.dtype), expected)
+        at, rest = 0, rest.to(form.device)
+        for number in kept:
+            expected = self.finish_piece(numbered(form, number))
+            shown = rest[:, :, at : at + expected.shape[2]]
+            if not torch.equal(shown.to(expected.dtype), expected):
+                return False
+            at += expected.shape[2]
+        return rest.shape[2] == at + blanks and not bool(rest[:, :, at:].any())
 
 
 def numbered(piece: Tensor, number: int) -> Tensor:
@@ -131,3 +150,7 @@ def _as_it_is(piece: Tensor) -> Tensor:
 
 def _always(_number: int, _latents: int) -> bool:
     return True
+
+
+def _none(_latents: int) -> int:
+    return 0
