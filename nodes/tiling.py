@@ -114,8 +114,13 @@ def taps_for(vae: Any, latent: torch.Tensor, tiling: Tiling | None, *, images_pe
         images_per_step: images decoded at a time.
     """
     decoder = vae_side.decoder_of(vae)
-    asked = None if tiling is None or tiling.covers(latent) else tiled_tap(vae, latent, tiling)
-    first = asked if asked is not None else choose_tap(decoder, images_per_step=images_per_step)
+    untiled = choose_tap(decoder, images_per_step=images_per_step)
+    # Images that are decoded together come out differently one by one, however large the tile.
+    one_by_one = not decoder.is_video and not isinstance(untiled, ImageBatches)
+    asked = None
+    if tiling is not None and (one_by_one or not tiling.covers(latent)):
+        asked = tiled_tap(vae, latent, tiling)
+    first = asked if asked is not None else untiled
     taps = [first]
     if isinstance(first, ImageBatches):
         images = min(first.images_per_step, latent.shape[0])
@@ -124,7 +129,7 @@ def taps_for(vae: Any, latent: torch.Tensor, tiling: Tiling | None, *, images_pe
             taps.append(ImageBatches(decoder, images_per_step=images))
     limits = Tiling() if asked is None or tiling is None else tiling
     for smaller in fallback_tilings(vae, limits):
-        if smaller == limits or smaller.covers(latent):
+        if smaller == limits or (smaller.covers(latent) and not one_by_one):
             continue
         tap = tiled_tap(vae, latent, smaller)
         if tap is None or not _fits(vae, tap, latent):
@@ -202,7 +207,9 @@ def _within(limits: Tiling, tiling: Tiling) -> Tiling:
 
 
 def _fits(vae: Any, tap: Tap, latent: torch.Tensor) -> bool:
-    """Whether it is worth a try: a tap that is not bounded may need more than the machine has."""
+    """Whether it is worth a try: windows may miss frames, and what is not bounded may need more than there is."""
+    if isinstance(tap, TemporalWindows) and tap.leaves_holes(latent):
+        return False
     if tap.decoding.bounded:
         return True
     needed = vae.memory_used_decode(tap.live_shape(latent), vae.vae_dtype)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..errors import DecodeError
 from .base import Decoding, Submit, Tap, VideoDecoder
-from .tiling import Scale, Tiling, blended
+from .tiling import Scale, Tiling, blended, leaves_holes
 
 #: Frames that travel back to the device at a time where they had to be blended on the host.
 _FRAMES_BACK = 8
@@ -46,11 +47,25 @@ class TemporalWindows(Tap):
         most = self.tiling.tile or max(height, width)
         return torch.Size((*before, min(height, most), min(width, most)))
 
+    def leaves_holes(self, latent: Tensor) -> bool:
+        """Whether these windows would miss frames of ``latent``: they do not suit every VAE."""
+        window = self.tiling.window
+        return window is not None and leaves_holes(latent.shape[2], window, self.tiling.window_overlap, self.scale)
+
     def run(self, latent: Tensor, submit: Submit) -> None:
         self.run_from(latent, submit, 0)
 
     def run_from(self, latent: Tensor, submit: Submit, skip: int) -> None:
-        """As ``run``, without the first ``skip`` frames of the first clip: windows before them are not decoded."""
+        """As ``run``, without the first ``skip`` frames of the first clip: windows before them are not decoded.
+
+        Raises:
+            DecodeError: the windows would leave holes.
+        """
+        if self.leaves_holes(latent):
+            raise DecodeError(
+                f"{self.tiling}: with {type(self.decoder.model).__name__}, windows of this length would leave holes in "
+                f"{latent.shape[2]} latent frames; use another length, or none"
+            )
         with torch.inference_mode():
             for clip in latent.split(1):
                 self._run_clip(clip, submit, skip)

@@ -133,6 +133,20 @@ def blended(
         yield from sums.take(starts[index + 1], skip)
 
 
+def leaves_holes(latents: int, tile: int, overlap: int, scale: Scale) -> bool:
+    """Whether some pixels along the first axis would be in no tile.
+
+    Of a decoder whose pixels do not grow evenly with the latents, not every tile begins where the one before ends.
+    """
+    reached = 0
+    for first, length in _spans(latents, tile, overlap):
+        start = scale.place_of(0, first)
+        if start > reached:
+            return True
+        reached = start + scale.size_of(0, length)
+    return reached < scale.size_of(0, latents)
+
+
 class _Sums:
     """Weighted sums of tiles, and their weights, from the first pixel on that is not final."""
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from async_decode import DecodeError
 from async_decode.taps import Scale, TemporalWindows, Tiling
 from tests.engine.tiling_reference import tiled
 from tests.engine.toy import ToyVAE, toy_latent
@@ -121,3 +122,18 @@ def test_announces_frames_and_memory_of_a_window() -> None:
 def test_refuses_numbers_that_lead_nowhere(numbers: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Tiling(**numbers)
+
+
+def test_refuses_windows_that_would_leave_holes() -> None:
+    # As the VAE whose 5k + 2 latents give 17k + 5 frames: a window of 5 of them gives no more than 5 frames.
+    uneven = Scale(size=(lambda latents: max(1, (latents - 2) // 5 * 17 + 5), 2, 2), place=(4, 2, 2))
+    vae = ToyVAE()
+    tap = TemporalWindows(vae.video_decoder(), scale=uneven, tiling=Tiling(window=5, window_overlap=2))
+
+    with pytest.raises(DecodeError, match="would leave holes in 12 latent frames"):
+        tap.run(toy_latent(12), lambda _piece: None)
+
+    assert vae.steps == 0
+    assert not TemporalWindows(
+        vae.video_decoder(), scale=SCALE, tiling=Tiling(window=5, window_overlap=2)
+    ).leaves_holes(toy_latent(12))
