@@ -309,7 +309,14 @@ class Strokes:
         """Fifteen letters of two or three strokes."""
         size = rng.uniform(0.08, 0.25)
         strokes = tuple(
-            (row, column, *(rng.uniform(0.15, 0.85) for _ in range(4)))
+            (
+                float(row),
+                float(column),
+                rng.uniform(0.15, 0.85),
+                rng.uniform(0.15, 0.85),
+                rng.uniform(0.15, 0.85),
+                rng.uniform(0.15, 0.85),
+            )
             for row in range(3)
             for column in range(5)
             for _ in range(rng.randint(2, 3))

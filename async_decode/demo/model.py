@@ -32,7 +32,8 @@ class CausalConv3d(nn.Conv3d):
     """A 3-D convolution that sees the frame itself and those before it; before the first one there are zeros."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int, int]) -> None:
-        super().__init__(in_channels, out_channels, kernel, padding=(0, kernel[1] // 2, kernel[2] // 2))
+        self.sides = (0, kernel[1] // 2, kernel[2] // 2)
+        super().__init__(in_channels, out_channels, kernel, padding=self.sides)
         self.reach = kernel[0] - 1
 
     def forward(self, x: Tensor, feat_cache: FeatCache | None = None, feat_idx: list[int] | None = None) -> Tensor:
@@ -47,7 +48,7 @@ class CausalConv3d(nn.Conv3d):
         if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
             # For a single clip torch picks its own loop over oneDNN, which is ten times faster at this width.
             return torch.mkldnn_convolution(
-                x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
+                x, self.weight, self.bias, self.sides, self.stride, self.dilation, self.groups
             )
         return super().forward(x)
 
@@ -65,7 +66,8 @@ class RMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels, *[1] * axes))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=1) * self.scale * self.gamma
+        normalized: Tensor = F.normalize(x, dim=1) * self.scale * self.gamma
+        return normalized
 
 
 class ResidualBlock(nn.Module):
@@ -318,4 +320,5 @@ def _as_images(x: Tensor) -> Tensor:
 
 def _as_clip(images: Tensor, *, like: Tensor) -> Tensor:
     """``(N * T, C, H, W)`` back to ``(N, C, T, H, W)``, with the ``T`` of ``like``."""
-    return images.unflatten(0, (like.shape[0], like.shape[2])).transpose(1, 2)
+    clip: Tensor = images.unflatten(0, (like.shape[0], like.shape[2])).transpose(1, 2)
+    return clip
