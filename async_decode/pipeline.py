@@ -136,9 +136,16 @@ class FramePipeline:
         Raises:
             Exception: whatever the model, ``poll`` or a sink raised first.
         """
+
+        def submit(piece: Tensor) -> None:
+            # A clip that is decoded whole may have other frames than its VAE announced.
+            if self._ring is None:
+                self.total_frames = tap.frames(latent)
+            self.submit(piece)
+
         self.total_frames = tap.frames(latent)
         try:
-            tap.run(latent, self.submit)
+            tap.run(latent, submit)
         finally:
             # A tap may find out only while it runs that it has to decode in another way.
             self.decoding = tap.decoding

@@ -6,6 +6,7 @@ Everything goes through the VAE object and its own decode, so that whatever othe
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,9 +46,17 @@ def latent_of(samples: Any, vae: Any) -> torch.Tensor:
             f"samples: the latent is empty, its shape is {tuple(latent.shape)}; give it frames and a size"
         )
     if is_video(vae):
-        return latent if latent.ndim == 5 else latent.unsqueeze(2)
+        return latent if latent.ndim == 5 else _with_time(latent, vae)
     # As stock: an image VAE decodes the first frame of each clip.
     return latent if latent.ndim == 4 else latent[:, :, 0]
+
+
+def _with_time(latent: torch.Tensor, vae: Any) -> torch.Tensor:
+    """``(N, C, T, H, W)`` of ``(N, C, H, W)``, a single frame, or of ``(N, C * T, H, W)``, SeedVR2's other form."""
+    channels = getattr(vae, "latent_channels", None)
+    if hasattr(vae.first_stage_model, "slicing_decode") and channels and latent.shape[1] % channels == 0:
+        return latent.unflatten(1, (channels, -1))
+    return latent.unsqueeze(2)
 
 
 def is_video(vae: Any) -> bool:
@@ -66,15 +75,30 @@ def check_vae(vae: Any) -> None:
     if model is None:
         if hasattr(vae, "throw_exception_if_invalid"):
             vae.throw_exception_if_invalid()
-        raise DecodeError(
-            f"vae: {name} is not one of ComfyUI's VAEs; use the decode node of the pack that loaded it, or load the "
-            "VAE with Load VAE"
-        )
+        own = _decode_nodes_beside(vae)
+        remedy = f"use its own decode node ({own})" if own else "use the decode node of the pack that loaded it"
+        raise DecodeError(f"vae: {name} is not one of ComfyUI's VAEs; {remedy}, or load the VAE with Load VAE")
     if getattr(vae, "latent_dim", 2) == 1 or getattr(vae, "extra_1d_channel", None) is not None:
         raise DecodeError(f"vae: {name} decodes audio or shapes, not pictures; use VAE Decode Audio or its own node")
     channels = getattr(vae, "output_channels", 3)
     if channels not in (1, 3, 4):
-        raise DecodeError(f"vae: {name} decodes to {channels} channels, which is no picture; use its own decode node")
+        raise DecodeError(
+            f"vae: {name} decodes to {channels} channels, which is no picture; use VAE Decode Audio or its own node"
+        )
+
+
+def _decode_nodes_beside(vae: Any) -> str:
+    """The names of the decode nodes in the pack that ``vae``'s class comes from, as people see them; may be empty."""
+    # ComfyUI's list of nodes, which is there whenever a workflow runs.
+    nodes = sys.modules.get("nodes")
+    # ComfyUI imports a pack under its path, without dots.
+    pack = type(vae).__module__.partition(".")[0]
+    named = getattr(nodes, "NODE_DISPLAY_NAME_MAPPINGS", {})
+    return " or ".join(
+        named.get(key, key)
+        for key, node in getattr(nodes, "NODE_CLASS_MAPPINGS", {}).items()
+        if node.__module__.partition(".")[0] == pack and "decode" in key.lower()
+    )
 
 
 def decoder_of(vae: Any) -> VideoDecoder:

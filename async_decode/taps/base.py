@@ -78,7 +78,10 @@ class Tap(abc.ABC):
         self.decoder = decoder
 
     def frames(self, latent: Tensor) -> int | None:
-        """How many pixel frames ``latent`` gives over all its clips, or ``None`` where nobody can tell."""
+        """How many pixel frames ``latent`` gives over all its clips, or ``None`` where nobody can tell.
+
+        A tap may know better once it hands on its first piece.
+        """
         if not self.decoder.is_video:
             return latent.shape[0]
         if self.decoder.frames_of is None:

@@ -50,8 +50,8 @@ def _chunked(decoder: VideoDecoder) -> Tap | None:
         return None
     step, shared = (getattr(model, name, None) for name in ("tokens_chunk_size", "token_overlap"))
     if isinstance(step, int) and isinstance(shared, int):
-        # MiniMax H3 decodes windows of so many latents.
-        return ChunkedOutput(decoder, live_latents=step + shared, detail="frames as the model writes them out")
+        # MiniMax H3 decodes windows of so many latents, and keeps the end of one to blend it with the next.
+        return ChunkedOutput(decoder, live_latents=2 * step + shared, detail="frames as the model writes them out")
     if hasattr(_part(model, "decoder"), "run_up"):
         # LTX goes down its blocks depth first, in parts of some MiB. What its first block makes of the whole clip is
         # small beside the clip's frames, so that a long clip need not have more room made for it than one of 81 frames.

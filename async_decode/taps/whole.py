@@ -24,11 +24,20 @@ class Whole(Tap):
         super().__init__(decoder)
         self.detail = detail
         self.decoding = Decoding("whole", exact=True, bounded=False, detail=detail)
+        # Frames that a clip of so many latents has made: some models make other numbers than their VAE announces.
+        self._made: dict[int, int] = {}
+
+    def frames(self, latent: Tensor) -> int | None:
+        made = self._made.get(latent.shape[2]) if self.decoder.is_video else None
+        return super().frames(latent) if made is None else latent.shape[0] * made
 
     def run(self, latent: Tensor, submit: Submit) -> None:
         with torch.inference_mode():
             for batch in latent.split(self._together(latent)):
-                submit(frames_of_pixels(self.decoder.decode(self.decoder.to_device(batch))))
+                frames = frames_of_pixels(self.decoder.decode(self.decoder.to_device(batch)))
+                if self.decoder.is_video:
+                    self._made.setdefault(latent.shape[2], frames.shape[0])
+                submit(frames)
 
     def _together(self, latent: Tensor) -> int:
         """How many entries of the batch axis one call decodes."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -19,6 +20,9 @@ import torch
 
 #: Widths that keep every family's structure: multiples of 32, because many normalise 32 groups.
 NARROW = [32, 32, 32, 32]
+
+
+HOOK, CHUNKED, WHOLE, BATCHES = "StepHook", "ChunkedOutput", "Whole", "ImageBatches"
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,9 @@ class Family:
         make: builds the narrow model from core's class; raises ``ImportError`` or ``AttributeError`` where this core
             does not have it.
         swap: the name through which ``comfy.sd`` reaches the class, ``None`` where core reads the widths itself.
-        channels: of the latent.
-        tap: the tap that must be chosen, by the core's version: ``{"0.3.64": …, "": …}``, the latter for all others.
+        tap: the tap that must be chosen.
+        old_tap: the same for core 0.3.64, where that is another; ``None``: that core does not have the family.
+        bounded: what is tapped does not grow with the clip; what is decoded whole always does.
         video: the latent has a time axis.
         noisy: its decode draws noise.
         extra: keys that only the checkpoint has.
@@ -39,13 +44,12 @@ class Family:
 
     name: str
     make: Callable[[], torch.nn.Module]
-    channels: int
-    tap: dict[str, str]
+    tap: str
+    old_tap: str | None
     swap: str | None = None
+    bounded: bool = True
     video: bool = True
     noisy: bool = False
-    exact: bool = True
-    bounded: dict[str, bool] = field(default_factory=lambda: {"": True})
     extra: tuple[str, ...] = ()
 
 
@@ -55,9 +59,13 @@ def class_named(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def wan21() -> torch.nn.Module:
-    return class_named("comfy.ldm.wan.vae.WanVAE")(
-        dim=16, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True]
+def wan21(channels: int = 3) -> torch.nn.Module:
+    wan = class_named("comfy.ldm.wan.vae.WanVAE")
+    more = {} if channels == 3 else {"image_channels": channels, "conv_out_channels": channels}
+    if not set(more) <= set(inspect.signature(wan).parameters):
+        raise AttributeError("this core knows Wan's VAE with 3 channels only")
+    return wan(
+        dim=16, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True], **more
     )
 
 
@@ -126,6 +134,25 @@ def ltx(*, noisy: bool) -> torch.nn.Module:
         return module.VideoVAE(config=ltx_config(noisy=noisy))
 
 
+def ltx24() -> torch.nn.Module:
+    module = importlib.import_module("comfy.ldm.lightricks.vae.na_diffusion_decoder")
+    options = module.LTX_24_VAE_CONFIG
+    encoder = {
+        **options["encoder"],
+        "base_channels": 16,
+        "blocks": [[name, {**more, "num_layers": 1}] for name, more in options["encoder"]["blocks"]],
+    }
+    decoder = {
+        **options["decoder"],
+        "head_dim": 16,
+        "stage_channels": [64, 32, 16, 16, 16],
+        "stage_depths": [1, 1, 1, 1, 1],
+        "stage_kernels": [[3, 3, 3]] * 5,
+        "stage5_kernel": [3, 3, 3],
+    }
+    return module.CausalDiffusionVAE(config={**options, "encoder": encoder, "decoder": decoder})
+
+
 def kl_options(**more: Any) -> dict[str, Any]:
     return {
         "double_z": True,
@@ -159,7 +186,10 @@ def engine(part: str, options: dict[str, Any], regularizer: str, decoder: str = 
 
 
 def hunyuan15() -> torch.nn.Module:
-    class_named("comfy.ldm.modules.diffusionmodules.model.CarriedConv3d")
+    return refiner({})
+
+
+def refiner(more: dict[str, Any]) -> Any:
     options = {
         "block_out_channels": [32, 32, 32, 32, 32],
         "in_channels": 3,
@@ -170,8 +200,13 @@ def hunyuan15() -> torch.nn.Module:
         "downsample_match_channel": True,
         "upsample_match_channel": True,
         "z_channels": 32,
+        **more,
     }
     return engine("comfy.ldm.hunyuan_video.vae_refiner", options, "EmptyRegularizer")
+
+
+def hunyuan_image3() -> torch.nn.Module:
+    return refiner({"refiner_vae": False})
 
 
 def cogvideox() -> torch.nn.Module:
@@ -229,73 +264,43 @@ def taehv(channels: int) -> Callable[[], torch.nn.Module]:
     return lambda: class_named("comfy.taesd.taehv.TAEHV")(latent_channels=channels)
 
 
-HOOK, CHUNKED, WHOLE, BATCHES = "StepHook", "ChunkedOutput", "Whole", "ImageBatches"
+_WAN = "comfy.ldm.wan.vae.WanVAE"
+_LTX = "comfy.ldm.lightricks.vae.causal_video_autoencoder.VideoVAE"
+_ENGINE = "comfy.sd.AutoencodingEngine"
 
 FAMILIES = [
-    Family("Wan 2.1, Qwen-Image", wan21, 16, {"": HOOK}, swap="comfy.ldm.wan.vae.WanVAE"),
-    Family("Wan 2.2", wan22, 48, {"": HOOK}, swap="comfy.ldm.wan.vae2_2.WanVAE"),
-    Family("SeedVR2", seedvr2, 16, {"": HOOK}, swap="comfy.ldm.seedvr.vae.VideoAutoencoderKLWrapper"),
-    Family("MiniMax H3", minimax_h3, 24, {"": CHUNKED}, swap="comfy.ldm.minimax.vae.MiniMaxH3VideoVAE"),
-    Family(
-        "LTX-Video, without noise",
-        lambda: ltx(noisy=False),
-        128,
-        {"0.3.64": WHOLE, "": CHUNKED},
-        swap="comfy.ldm.lightricks.vae.causal_video_autoencoder.VideoVAE",
-        bounded={"": False},
-    ),
-    Family(
-        "LTX-Video, with noise",
-        lambda: ltx(noisy=True),
-        128,
-        {"0.3.64": WHOLE, "": CHUNKED},
-        swap="comfy.ldm.lightricks.vae.causal_video_autoencoder.VideoVAE",
-        bounded={"": False},
-        noisy=True,
-    ),
-    Family(
-        "HunyuanVideo, Kandinsky 5",
-        hunyuan,
-        16,
-        {"0.3.64": WHOLE, "": HOOK},
-        swap="comfy.sd.AutoencoderKL",
-        bounded={"": False},
-    ),
-    Family("HunyuanVideo 1.5", hunyuan15, 32, {"": HOOK}, swap="comfy.sd.AutoencodingEngine", bounded={"": False}),
-    Family(
-        "CogVideoX",
-        cogvideox,
-        16,
-        {"": HOOK},
-        swap="comfy.ldm.cogvideo.vae.AutoencoderKLCogVideoX",
-        bounded={"": False},
-    ),
-    Family("Mochi", mochi, 12, {"": WHOLE}, swap="comfy.ldm.genmo.vae.model.VideoVAE", bounded={"": False}),
+    Family("Wan 2.1, Qwen-Image", wan21, HOOK, HOOK, swap=_WAN),
+    Family("Wan 2.2", wan22, HOOK, HOOK, swap="comfy.ldm.wan.vae2_2.WanVAE"),
+    Family("SeedVR2", seedvr2, HOOK, None, swap="comfy.ldm.seedvr.vae.VideoAutoencoderKLWrapper"),
+    Family("MiniMax H3", minimax_h3, CHUNKED, None, swap="comfy.ldm.minimax.vae.MiniMaxH3VideoVAE"),
+    Family("LTX, LTX-2", lambda: ltx(noisy=False), CHUNKED, WHOLE, swap=_LTX, bounded=False),
+    Family("LTX that draws noise", lambda: ltx(noisy=True), CHUNKED, WHOLE, swap=_LTX, bounded=False, noisy=True),
+    Family("LTX 2.4", ltx24, WHOLE, None, swap="comfy.ldm.lightricks.vae.na_diffusion_decoder.CausalDiffusionVAE"),
+    Family("HunyuanVideo, Kandinsky 5", hunyuan, HOOK, WHOLE, swap="comfy.sd.AutoencoderKL", bounded=False),
+    Family("HunyuanVideo 1.5", hunyuan15, HOOK, WHOLE, swap=_ENGINE, bounded=False),
+    Family("HunyuanImage 3", hunyuan_image3, WHOLE, WHOLE, swap=_ENGINE),
+    Family("CogVideoX", cogvideox, HOOK, None, swap="comfy.ldm.cogvideo.vae.AutoencoderKLCogVideoX", bounded=False),
+    Family("Mochi", mochi, WHOLE, WHOLE, swap="comfy.ldm.genmo.vae.model.VideoVAE"),
     Family(
         "Cosmos",
         cosmos,
-        16,
-        {"": WHOLE},
+        WHOLE,
+        WHOLE,
         swap="comfy.ldm.cosmos.vae.CausalContinuousVideoTokenizer",
-        bounded={"": False},
         extra=("decoder.unpatcher3d.wavelets",),
     ),
-    Family(
-        "Stable Video Diffusion",
-        svd,
-        4,
-        {"": WHOLE},
-        swap="comfy.sd.AutoencodingEngine",
-        video=False,
-        bounded={"": False},
-    ),
-    Family("TAEHV, TAEW 2.1", taehv(16), 16, {"": HOOK}),
-    Family("TAEW 2.2", taehv(48), 48, {"": HOOK}),
-    Family("TAEHV for LTX-2", taehv(128), 128, {"": HOOK}),
-    Family("TAEHV for MiniMax H3", taehv(24), 24, {"": HOOK}),
-    Family("TAEHV for HunyuanVideo 1.5", taehv(32), 32, {"": HOOK}),
-    Family("SD, SDXL, Flux", stable_diffusion, 4, {"": BATCHES}, swap="comfy.sd.AutoencoderKL", video=False),
+    Family("Stable Video Diffusion", svd, WHOLE, WHOLE, swap=_ENGINE, video=False),
+    Family("TAEHV, TAEW 2.1", taehv(16), HOOK, None),
+    Family("TAEW 2.2", taehv(48), HOOK, None),
+    Family("TAEHV for LTX-2", taehv(128), HOOK, None),
+    Family("TAEHV for MiniMax H3", taehv(24), HOOK, None),
+    Family("TAEHV for HunyuanVideo 1.5", taehv(32), HOOK, None),
+    Family("SD, SDXL, Flux", stable_diffusion, BATCHES, BATCHES, swap="comfy.sd.AutoencoderKL", video=False),
 ]
+
+#: The same class with other numbers of picture channels.
+ONE_CHANNEL = Family("Wan 2.1, 1 channel", lambda: wan21(1), HOOK, None, swap=_WAN)
+FOUR_CHANNELS = Family("Qwen-Image-Layered", lambda: wan21(4), HOOK, None, swap=_WAN)
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> None:

@@ -18,14 +18,16 @@ import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 
 #: MiniMax H3 takes 5k + 2; of 5k + 1 its TAEHV makes blank frames.
 LATENTS = (1, 2, 3, 6, 7, 12)
 CLIPS = (1, 2)
-#: Latent frames of the two clips whose memory is compared: about 8 times the frames in all families, and 5k + 2 both.
-SHORT, LONG = 7, 52
+#: Latent frames of the two clips whose memory is compared: 8 times the frames, and both 5k + 2. MiniMax H3 blends two
+#: windows from 12 on.
+SHORT, LONG = 12, 92
 #: Latent height and width: not square, so that swapped axes show.
 SIZE = (2, 3)
 MEMORY_SIZE = (4, 4)
@@ -58,12 +60,12 @@ def pack_module(name: str) -> Any:
     return importlib.import_module(f"pack.{name}")
 
 
-def latent_for(family: Any, latents: int, clips: int, size: tuple[int, int] = SIZE) -> Any:
+def latent_for(family: Any, vae: Any, latents: int, clips: int, size: tuple[int, int] = SIZE) -> Any:
     """``(clips, C, latents, H, W)``, or a batch of ``latents`` images."""
     import torch
 
-    shape = (clips, family.channels, latents, *size) if family.video else (latents, family.channels, *size)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(latents))
+    lead = (clips, vae.latent_channels, latents) if family.video else (latents, vae.latent_channels)
+    return torch.randn((*lead, *size), generator=torch.Generator().manual_seed(latents))
 
 
 def stock_frames(vae: Any, latent: Any, together: int) -> Any:
@@ -75,22 +77,24 @@ def stock_frames(vae: Any, latent: Any, together: int) -> Any:
     return torch.cat([part.flatten(0, 1) if part.ndim == 5 else part for part in parts])
 
 
-def pack_frames(vae: Any, latent: Any, **options: Any) -> tuple[Any, Any, list[int]]:
+def pack_frames(vae: Any, latent: Any) -> tuple[Any, Any, list[int]]:
     """What the pack makes of it, the tap that did, and the lengths of its pieces."""
     engine, vae_side = pack_module("async_decode"), pack_module("nodes.vae")
     sink = pack_module("async_decode.sinks").TensorSink()
-    tap = engine.choose_tap(vae_side.decoder_of(vae), images_per_step=4, **options)
+    vae_side.check_vae(vae)
+    latent = vae_side.latent_of({"samples": latent}, vae)
+    tap = engine.choose_tap(vae_side.decoder_of(vae), images_per_step=4)
     vae_side.load(vae, tap, latent, ring_bytes=0)
     pieces: list[int] = []
-    with engine.FramePipeline(
-        [sink], chunk_size=3, finish=vae_side.output_of(vae), total_frames=tap.frames(latent)
-    ) as pipeline:
+    with engine.FramePipeline([sink], chunk_size=3, finish=vae_side.output_of(vae)) as pipeline:
+        submit = pipeline.submit
 
-        def submit(piece: Any) -> None:
+        def noted(piece: Any) -> None:
             pieces.append(piece.shape[0])
-            pipeline.submit(piece)
+            submit(piece)
 
-        tap.run(latent, submit)
+        pipeline.submit = noted
+        pipeline.decode(tap, latent)
     return sink.tensor, tap, pieces
 
 
@@ -113,7 +117,7 @@ def exactness() -> Iterator[dict[str, Any]]:
         try:
             for latents in LATENTS:
                 for clips in CLIPS if family.video else (1,):
-                    latent = latent_for(family, latents, clips)
+                    latent = latent_for(family, vae, latents, clips)
                     torch.manual_seed(7)
                     frames, tap, pieces = pack_frames(vae, latent)
                     torch.manual_seed(7)
@@ -151,7 +155,7 @@ def memory() -> Iterator[dict[str, Any]]:
             continue
         peaks = {}
         for latents in (SHORT, LONG):
-            latent = latent_for(family, latents, 1, MEMORY_SIZE)
+            latent = latent_for(family, vae, latents, 1, MEMORY_SIZE)
             sink = null.NullSink()
             with (
                 AllocationCounter() as counter,
@@ -169,16 +173,162 @@ def memory() -> Iterator[dict[str, Any]]:
             "growth": (long - short) / short,
             "latents": (long - short) / (of_long - of_short),
             "clips": (long - short) / ((more_frames - frames) * 3 * height * width * 4),
-            "asked": [asked(vae, tap, family, latents) for latents in (21, 250)],
+            "asked": [asked(vae, tap, latents) for latents in (21, 250)],
         }
 
 
-def asked(vae: Any, tap: Any, family: Any, latents: int) -> int:
+def shapes() -> Iterator[dict[str, Any]]:
+    """Latents and VAEs of every form, and whether the frames are stock's or what the error says."""
+    for case in (
+        nested,
+        video_latent_for_images,
+        image_latent_for_video,
+        collapsed_latent,
+        one_channel,
+        four_channels,
+        unknown_model,
+        unknown_frames,
+        foreign_vae,
+        sound,
+    ):
+        try:
+            yield {"case": case.__name__, "error": None, "missing": None, **case()}
+        except (ImportError, AttributeError) as error:
+            yield {"case": case.__name__, "error": None, "missing": str(error)}
+        except Exception:
+            yield {"case": case.__name__, "error": traceback.format_exc(), "missing": None}
+
+
+def compared(vae: Any, latent: Any, for_stock: Any) -> dict[str, Any]:
+    """Whether the pack's frames of ``latent`` are those that stock makes of ``for_stock``."""
+    import torch
+
+    frames, tap, _ = pack_frames(vae, latent)
+    with torch.inference_mode():
+        expected = vae.decode(for_stock)
+    expected = expected.flatten(0, 1) if expected.ndim == 5 else expected
+    equal = torch.equal(frames, expected)
+    return {"equal": equal, "shape": list(frames.shape), "tap": type(tap).__name__, "exact": tap.decoding.exact}
+
+
+def a_vae(make: str) -> Any:
+    """The family whose ``make`` has this name, loaded."""
+    import families
+
+    return families.load(next(family for family in families.FAMILIES if family.make.__name__ == make))
+
+
+def noise(*shape: int) -> Any:
+    import torch
+
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+def nested() -> dict[str, Any]:
+    """Video and audio in one latent: the first is the video."""
+    nested_tensor = importlib.import_module("comfy.nested_tensor").NestedTensor
+    video = noise(1, 16, 3, *SIZE)
+    return compared(a_vae("wan21"), nested_tensor((video, noise(1, 8, 20))), video)
+
+
+def video_latent_for_images() -> dict[str, Any]:
+    """Stock decodes the first frame of each clip."""
+    latent = noise(2, 4, 3, *SIZE)
+    return compared(a_vae("stable_diffusion"), latent, latent)
+
+
+def image_latent_for_video() -> dict[str, Any]:
+    """One frame."""
+    latent = noise(1, 16, *SIZE)
+    return compared(a_vae("wan21"), latent, latent.unsqueeze(2))
+
+
+def collapsed_latent() -> dict[str, Any]:
+    """SeedVR2 takes time and channels in one axis."""
+    latent = noise(1, 3 * 16, *SIZE)
+    return compared(a_vae("seedvr2"), latent, latent)
+
+
+def one_channel() -> dict[str, Any]:
+    import families
+
+    latent = noise(1, 16, 3, *SIZE)
+    return compared(families.load(families.ONE_CHANNEL), latent, latent)
+
+
+def four_channels() -> dict[str, Any]:
+    import families
+
+    latent = noise(1, 16, 3, *SIZE)
+    return compared(families.load(families.FOUR_CHANNELS), latent, latent)
+
+
+def unknown_model(announced: Callable[[int], int] = lambda latents: 2 * latents) -> dict[str, Any]:
+    """A model that core may add tomorrow: nothing but ``decode`` in it is known."""
+    import comfy.model_patcher
+    import torch
+
+    class Tomorrow(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = torch.nn.Conv3d(4, 3, 3, padding=1)
+
+        def decode(self, z: torch.Tensor) -> torch.Tensor:
+            frames = self.mix(z).repeat_interleave(2, 2)
+            # It depends on the whole clip.
+            return torch.nn.functional.interpolate(frames - frames.mean(), scale_factor=(1, 8, 8))
+
+    vae = a_vae("stable_diffusion")
+    model = Tomorrow().eval()
+    vae.first_stage_model, vae.latent_dim, vae.latent_channels = model, 3, 4
+    vae.upscale_ratio = (announced, 8, 8)
+    vae.patcher = comfy.model_patcher.ModelPatcher(model, load_device=vae.device, offload_device=vae.device)
+    latent = noise(2, 4, 3, *SIZE)
+    return compared(vae, latent, latent.clone())
+
+
+def unknown_frames() -> dict[str, Any]:
+    """The same, announcing another number of frames than it makes, which stock does not look at."""
+    return unknown_model(lambda latents: 4 * latents - 3)
+
+
+def foreign_vae() -> dict[str, Any]:
+    """Another pack's own object, with nothing but ``decode``, and that pack's nodes among ComfyUI's."""
+    nodes = types.ModuleType("nodes")
+    pack = {"__module__": "/somewhere/custom_nodes/ComfyUI-OtherWrapper"}
+    nodes.NODE_CLASS_MAPPINGS = {
+        "VAEDecode": type("VAEDecode", (), {"__module__": "nodes"}),
+        "OtherDecode": type("OtherDecode", (), pack),
+        "OtherSampler": type("OtherSampler", (), pack),
+    }
+    nodes.NODE_DISPLAY_NAME_MAPPINGS = {"OtherDecode": "Other Video Decode"}
+    vae = type("OtherVideoVAE", (), {"__module__": pack["__module__"] + ".models.vae", "decode": lambda *_: None})()
+    with mock.patch.dict(sys.modules, {"nodes": nodes}):
+        return {"message": refusal(vae)}
+
+
+def sound() -> dict[str, Any]:
+    """A VAE that decodes to two channels of sound, loaded as an image VAE is."""
+    vae = a_vae("stable_diffusion")
+    vae.output_channels = 2
+    return {"message": refusal(vae)}
+
+
+def refusal(vae: Any) -> str | None:
+    """What the pack says to a VAE that it cannot take."""
+    try:
+        pack_module("nodes.vae").check_vae(vae)
+    except pack_module("async_decode").DecodeError as error:
+        return str(error)
+    return None
+
+
+def asked(vae: Any, tap: Any, latents: int) -> int:
     """Bytes that would be asked for before a decode of so many latent frames at 720p."""
     import torch
 
     size = [720 // vae.upscale_ratio[1], 1280 // vae.upscale_ratio[2]]
-    shape = tap.live_shape(torch.empty(1, family.channels, latents, *size, device="meta"))
+    shape = tap.live_shape(torch.empty(1, vae.latent_channels, latents, *size, device="meta"))
     return int(vae.memory_used_decode(shape, torch.float16))
 
 
@@ -203,7 +353,7 @@ def loaded() -> Iterator[tuple[Any, Any]]:
             yield family, str(error)
 
 
-PARTS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {"exactness": exactness, "memory": memory}
+PARTS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {"exactness": exactness, "shapes": shapes, "memory": memory}
 
 
 def main() -> None:

@@ -1,0 +1,21 @@
+"""Nodes for the server tests: exact tensors out of a prompt, latents of any form, waits and failures at a chosen point.
+
+A custom node pack in the older API, which every core loads. It is linked into the test servers only.
+"""
+
+from __future__ import annotations
+
+from .flow import Explode, Gate
+from .tensors import Latent, SaveTensor
+from .vaes import DecoderStep, LoadVAE
+
+NODE_CLASS_MAPPINGS = {
+    "TestSaveTensor": SaveTensor,
+    "TestLatent": Latent,
+    "TestLoadVAE": LoadVAE,
+    "TestDecoderStep": DecoderStep,
+    "TestGate": Gate,
+    "TestExplode": Explode,
+}
+
+__all__ = ["NODE_CLASS_MAPPINGS"]

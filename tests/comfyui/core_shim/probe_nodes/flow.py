@@ -1,0 +1,96 @@
+"""Nodes that wait until the test lets them go on, and nodes that fail."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from typing import Any
+
+from aiohttp import web
+from comfy import model_management
+from server import PromptServer
+
+#: A test that fails may leave a gate shut; the server must not wait for it forever.
+GATE_TIMEOUT = 120.0
+_gates: dict[str, threading.Event] = defaultdict(threading.Event)
+
+
+@PromptServer.instance.routes.post("/probe/gate/{name}")
+async def open_gate(request: web.Request) -> web.Response:
+    """Open one gate, before or after somebody has come to it."""
+    _gates[request.match_info["name"]].set()
+    return web.Response()
+
+
+@PromptServer.instance.routes.post("/probe/release")
+async def open_all_gates(request: web.Request) -> web.Response:
+    """Open every gate that somebody has come to."""
+    for gate in list(_gates.values()):
+        gate.set()
+    return web.Response()
+
+
+def hold(name: str, *, interruptible: bool) -> None:
+    """Say ``probe.held`` to the client, then wait until its gate is open.
+
+    Args:
+        name: the gate's.
+        interruptible: whether a cancelled prompt ends the wait; if not, whoever runs next learns of it first.
+    """
+    gate = _gates[name]
+    PromptServer.instance.send_sync("probe.held", {"gate": name}, PromptServer.instance.client_id)
+    waited = 0.0
+    while not gate.wait(0.02):
+        waited += 0.02
+        if interruptible:
+            model_management.throw_exception_if_processing_interrupted()
+        if waited > GATE_TIMEOUT:
+            raise TimeoutError(f"nobody opened the gate {name!r}")
+
+
+class AnyType(str):
+    """A type that links to every other; cores before the newest compare with ``!=``."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = str.__hash__
+
+
+ANY = AnyType("*")
+
+
+class Gate:
+    """Passes anything on when its gate is open."""
+
+    RETURN_TYPES = (ANY,)
+    FUNCTION = "wait"
+    CATEGORY = "testing"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"anything": (ANY, {}), "gate": ("STRING", {"default": "gate"})}}
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> float:
+        return float("nan")
+
+    def wait(self, anything: Any, gate: str) -> tuple[Any]:
+        hold(gate, interruptible=True)
+        return (anything,)
+
+
+class Explode:
+    """Fails, with the message that it is given."""
+
+    RETURN_TYPES = (ANY,)
+    FUNCTION = "explode"
+    CATEGORY = "testing"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"message": ("STRING", {"default": "boom"})}, "optional": {"anything": (ANY, {})}}
+
+    def explode(self, message: str, anything: Any = None) -> tuple[Any]:
+        raise RuntimeError(message)

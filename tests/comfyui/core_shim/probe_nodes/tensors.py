@@ -1,0 +1,70 @@
+"""Tensors in and out of a prompt, exactly."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+import folder_paths
+import torch
+from safetensors.torch import save_file
+
+_numbers = itertools.count()
+
+
+class SaveTensor:
+    """Saves an IMAGE bit for bit, in its own type, into the temp folder; ``ui`` names the file and describes it."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "save"
+    CATEGORY = "testing"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"images": ("IMAGE",)}}
+
+    def save(self, images: torch.Tensor) -> dict[str, Any]:
+        name = f"tensor-{next(_numbers)}.safetensors"
+        save_file({"tensor": images.contiguous()}, os.path.join(folder_paths.get_temp_directory(), name))
+        described = {"shape": list(images.shape), "dtype": str(images.dtype), "device": str(images.device)}
+        return {"ui": {"tensor": [{"filename": name, "subfolder": "", "type": "temp", **described}]}}
+
+
+class Latent:
+    """A LATENT of any shape and type, or something that is none.
+
+    ``kind``: ``random`` draws it from ``seed``; ``nan`` does, too, with NaN in its last frame; ``nested`` puts a second
+    tensor beside it, as for video with sound, where core knows such latents; ``text`` and ``missing`` hold no tensor.
+    """
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "make"
+    CATEGORY = "testing"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "shape": ("STRING", {"default": "1,16,5,8,8"}),
+                "seed": ("INT", {"default": 0}),
+                "dtype": (["float32", "float16", "bfloat16"],),
+                "kind": (["random", "nan", "nested", "text", "missing"],),
+            }
+        }
+
+    def make(self, shape: str, seed: int, dtype: str, kind: str) -> tuple[dict[str, Any]]:
+        if kind == "missing":
+            return ({},)
+        if kind == "text":
+            return ({"samples": "not a tensor"},)
+        sizes = [int(size) for size in shape.split(",")]
+        drawn = torch.randn(sizes, generator=torch.Generator().manual_seed(seed)).to(getattr(torch, dtype))
+        if kind == "nan":
+            drawn[:, :, -1] = float("nan")
+        if kind == "nested":
+            from comfy.nested_tensor import NestedTensor
+
+            return ({"samples": NestedTensor([drawn, torch.zeros(sizes[0], 8, 16)])},)
+        return ({"samples": drawn},)

@@ -1,0 +1,105 @@
+"""VAEs for tests: narrow ones, which decode in a fraction of the time, and ones that wait or fail in mid-clip."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import comfy.ldm.wan.vae
+import comfy.ldm.wan.vae2_2
+import comfy.sd
+import folder_paths
+from comfy_execution.utils import get_executing_context
+from safetensors import safe_open
+from torch import nn
+
+import nodes
+
+from .flow import hold
+
+
+class LoadVAE:
+    """Stock's VAELoader for files of any width.
+
+    Core reads the width from the file for some families in some versions, and expects the full one otherwise.
+    """
+
+    RETURN_TYPES = ("VAE",)
+    FUNCTION = "load"
+    CATEGORY = "testing"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"vae_name": ("STRING", {"default": ""})}}
+
+    def load(self, vae_name: str) -> tuple[Any]:
+        with width_from_file(folder_paths.get_full_path_or_raise("vae", vae_name)):
+            return nodes.VAELoader().load_vae(vae_name)
+
+
+@contextlib.contextmanager
+def width_from_file(path: str) -> Iterator[None]:
+    """While this lasts, core's own classes are built as wide as the decoder in the file."""
+    with safe_open(path, "pt") as file:
+        last_norm = next(key for key in ("decoder.head.0.gamma", "decoder.norm_out.weight") if key in file.keys())  # noqa: SIM118
+        width = file.get_slice(last_norm).get_shape()[0]
+
+    def narrowed(owner: Any, name: str, change: Any) -> Any:
+        model = getattr(owner, name)
+        return mock.patch.object(owner, name, lambda **settings: model(**change(settings)))
+
+    with (
+        narrowed(comfy.ldm.wan.vae, "WanVAE", lambda given: {**given, "dim": width}),
+        narrowed(comfy.ldm.wan.vae2_2, "WanVAE", lambda given: {**given, "dim": width, "dec_dim": width}),
+        narrowed(comfy.sd, "AutoencoderKL", lambda given: {**given, "ddconfig": {**given["ddconfig"], "ch": width}}),
+    ):
+        yield
+
+
+class DecoderStep:
+    """Passes a VAE on whose decoder, in this prompt, does something when it is called for the ``step``-th time.
+
+    ``action``: ``hold`` waits at a gate, which a cancelled prompt does not open; ``raise`` fails.
+    """
+
+    RETURN_TYPES = ("VAE",)
+    FUNCTION = "arm"
+    CATEGORY = "testing"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "vae": ("VAE",),
+                "step": ("INT", {"default": 3, "min": 1}),
+                "action": (["hold", "raise"],),
+                "gate": ("STRING", {"default": "step"}),
+            }
+        }
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> float:
+        return float("nan")
+
+    def arm(self, vae: Any, step: int, action: str, gate: str) -> tuple[Any]:
+        armed_in = get_executing_context().prompt_id
+        calls = 0
+
+        def before_step(module: nn.Module, inputs: Any) -> None:
+            nonlocal calls
+            # The model outlives the prompt in the cache; what was armed for one must not meet the next.
+            if get_executing_context().prompt_id != armed_in:
+                handle.remove()
+                return
+            calls += 1
+            if calls != step:
+                return
+            handle.remove()
+            if action == "raise":
+                raise RuntimeError(f"the decoder fails at step {step}, as the test wants it")
+            hold(gate, interruptible=False)
+
+        handle = vae.first_stage_model.decoder.register_forward_pre_hook(before_step)
+        return (vae,)
