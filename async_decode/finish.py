@@ -109,11 +109,18 @@ def _write_formats(frames: Tensor, out: Mapping[PixelFormat, Tensor], has_nan: T
     """Write ``frames`` ``(T, H, W, C)`` in every wanted format; ``private`` frames may be overwritten on the way."""
     if PixelFormat.FLOAT32 in out:
         out[PixelFormat.FLOAT32].copy_(frames)
-    if PixelFormat.UINT8 in out:
+    if out.keys() <= {PixelFormat.FLOAT32}:
+        has_nan.fill_(False)
+    else:
         # amax passes NaN on and needs no second tensor of the frames' size.
         has_nan.copy_(frames.amax(dim=(1, 2, 3)).isnan())
+    if PixelFormat.UINT16 in out:
+        # Always float32, because half precision ends at 65504.
+        wide = frames.to(dtype=torch.float32, copy=True).mul_(65535.0).clamp_(0.0, 65535.0).round_()
+        place = out[PixelFormat.UINT16]
+        # Only the host and CUDA are sure to know unsigned 16 bits.
+        place.copy_(wide if wide.is_cuda else wide.to(place.device))
+    if PixelFormat.UINT8 in out:
         scaled = frames.mul_(255.0) if private else frames * 255.0
         # copy_ truncates, as numpy's astype does in stock's SaveImage.
         out[PixelFormat.UINT8].copy_(scaled.clamp_(0.0, 255.0))
-    else:
-        has_nan.fill_(False)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 #: Frames as sinks see them: ``(T, H, W, C)``, in the sink's own pixel format, C-contiguous.
-FrameArray = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
+FrameArray = npt.NDArray[np.float32] | npt.NDArray[np.uint16] | npt.NDArray[np.uint8]
 
 
 class PixelFormat(enum.Enum):
@@ -21,13 +21,20 @@ class PixelFormat(enum.Enum):
 
     #: 0 to 1, as ComfyUI's IMAGE.
     FLOAT32 = "float32"
+    #: 0 to 65535, ``clip(65535 * x, 0, 65535)`` rounded to the nearest (halves to even): 0 and 1 are exact, and so is
+    #: every value that came from 8 bits, which becomes 257 times what it was.
+    UINT16 = "uint16"
     #: 0 to 255, quantised as ComfyUI's SaveImage does: ``clip(255 * x, 0, 255)``, truncated.
     UINT8 = "uint8"
 
     @property
     def dtype(self) -> torch.dtype:
         """The torch type of one channel."""
-        return {PixelFormat.FLOAT32: torch.float32, PixelFormat.UINT8: torch.uint8}[self]
+        return {
+            PixelFormat.FLOAT32: torch.float32,
+            PixelFormat.UINT16: torch.uint16,
+            PixelFormat.UINT8: torch.uint8,
+        }[self]
 
 
 @dataclass(frozen=True)

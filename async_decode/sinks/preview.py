@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,9 +68,11 @@ class PreviewSink(Sink):
 def _small(frame: FrameArray) -> npt.NDArray[np.uint8]:
     """Every n-th pixel of ``frame``, quantised; always a copy."""
     step = -(-max(frame.shape[:2]) // MAX_SIDE)
-    part = frame[::step, ::step]
+    part: npt.NDArray[Any] = frame[::step, ::step]
     if part.dtype == np.float32:
         part = np.clip(part * np.float32(255), 0, 255)
+    elif part.dtype == np.uint16:
+        part = part >> 8
     # What a NaN becomes does not matter here.
     with np.errstate(invalid="ignore"):
         return part.astype(np.uint8)

@@ -116,6 +116,25 @@ def test_nan_becomes_stocks_byte_and_the_first_such_frame_is_named() -> None:
     assert [warning for warning in pipeline.report.warnings if "frame 5 is the first that holds NaN" in warning]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_sixteen_bits_are_the_nearest_beside_the_others(dtype: torch.dtype) -> None:
+    steps = torch.linspace(-0.01, 1.01, 7 * 64 * 3).reshape(7, 8, 8, 3).to(dtype)
+    eighths = (torch.arange(256, dtype=torch.float32) / 255)[: 8 * 8 * 3].reshape(1, 8, 8, 3).to(dtype)
+    frames = torch.cat([steps, eighths])
+    sinks = [CollectSink(name) for name in PixelFormat if name in (PixelFormat.UINT16, PixelFormat.UINT8)]
+
+    with FramePipeline(sinks, chunk_size=3, finish=FinishedFrames()) as pipeline:
+        pipeline.submit(frames)
+
+    wide, narrow = (sink.frames for sink in sinks)
+    assert wide.dtype == np.uint16
+    assert np.array_equal(wide, np.rint(np.clip(frames.float().numpy() * np.float32(65535), 0, 65535)))
+    assert (wide.min(), wide.max()) == (0, 65535)
+    assert np.array_equal(narrow, stock_bytes(frames))
+    if dtype == torch.float32:
+        assert np.array_equal(wide[-1].ravel(), np.arange(8 * 8 * 3) * 257)
+
+
 @pytest.mark.parametrize("total, message", [(9, "expected 9 frames from the decoder, got 8"), (7, "at least 8")])
 def test_a_wrong_number_of_frames_is_an_error(total: int, message: str) -> None:
     sink = CollectSink()

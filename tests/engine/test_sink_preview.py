@@ -56,6 +56,13 @@ def test_longest_side_is_at_most_512(size: tuple[int, int], small: tuple[int, in
     assert sink.take().size == small[::-1]
 
 
+def test_sixteen_bits_are_shown_in_eight() -> None:
+    frames, sink = pictures(1), at([0.0])
+    sink.write(frames.astype(np.uint16) * 257, 0)
+
+    assert np.array_equal(np.asarray(sink.take()), frames[0])
+
+
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
 def test_float_frames_look_like_the_saved_ones(channels: int, mode: str) -> None:
     floats = np.random.default_rng(0).random((1, 8, 8, channels), np.float32) * 1.2 - 0.1
