@@ -81,17 +81,24 @@ class DecoderOutput(Finish):
 
 
 class FinishedFrames(Finish):
-    """Passes on frames ``(T, H, W, C)`` that are already scaled to 0..1, such as ComfyUI's IMAGE."""
+    """Passes on frames ``(T, H, W, C)`` that are already scaled to 0..1, such as ComfyUI's IMAGE.
+
+    They are quantised in their own type, as stock's SaveImage does; bfloat16, which stock cannot save, in float32.
+    """
 
     def clip(self, piece: Tensor, total_frames: int | None) -> Clip:
         if piece.ndim != 4 or piece.shape[3] not in (1, 3, 4):
             raise DecodeError(f"expected frames (T, H, W, C) with 1, 3 or 4 channels, got {tuple(piece.shape)}")
+        if not piece.is_floating_point():
+            raise DecodeError(f"expected frames of a floating type, scaled to 0 to 1, got {piece.dtype}")
         _, height, width, channels = piece.shape
         return Clip(height=height, width=width, channels=channels, frames=total_frames)
 
     def write(self, piece: Tensor, out: Mapping[PixelFormat, Tensor], has_nan: Tensor) -> None:
-        for part in _parts(piece, piece.dtype):
-            _write_formats(piece[part], _cut(out, part), has_nan[part], private=False)
+        coarse = piece.dtype == torch.bfloat16
+        for part in _parts(piece, torch.float32 if coarse else piece.dtype):
+            frames = piece[part].float() if coarse else piece[part]
+            _write_formats(frames, _cut(out, part), has_nan[part], private=coarse)
 
 
 def _parts(piece: Tensor, dtype: torch.dtype) -> Iterator[slice]:

@@ -3,7 +3,8 @@
 Who works where:
 
 1. The *decoding thread* (the caller's) calls ``submit``: it finishes pieces on the compute device into the staging
-   memory of a slot and never waits for the device, only for a free slot.
+   memory of a slot and never waits for the device, only for a free slot. For frames that are there already ``feed``
+   does this in a thread of its own.
 2. The *courier* (``courier.py``) takes filled chunks in order to the host and hands them to the sinks.
 3. The *sinks* write in their own threads and say through a future when they are done with the memory.
 
@@ -13,6 +14,8 @@ Frames go one way. What comes back is a free slot, and the first error, which en
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import TracebackType
@@ -57,8 +60,8 @@ class FramePipeline:
         finish: what turns pieces into frames; by default stock's scaling of raw decoder output.
         total_frames: how many frames will come, where that is known; more or fewer are an error.
         decoding: how they are decoded, for the report.
-        poll: called in the decoding thread at every piece and at least every 0.05 s while it waits; what it raises
-            ends the run. ComfyUI's interrupt is checked there.
+        poll: called in the thread that submits, at every piece and at least every 0.05 s while it waits; what it
+            raises ends the run. ComfyUI's interrupt is checked there.
         cancels: errors by which somebody cancels a run; the report tells them from failures.
 
     Raises:
@@ -98,6 +101,8 @@ class FramePipeline:
         self._courier: Courier | None = None
         self._ended: Future[None] | None = None
         self._ended_ns: int | None = None
+        self._feeder: threading.Thread | None = None
+        self._fed: Future[None] = Future()
 
         self._clip: Clip | None = None
         self._ring: Ring | None = None
@@ -117,6 +122,8 @@ class FramePipeline:
     ) -> None:
         try:
             if error is None:
+                if self._feeder is not None:
+                    self._flow.wait(self._fed.done)
                 self._flow.wait(self.end().done)
         except BaseException as raised:
             error = raised
@@ -184,6 +191,34 @@ class FramePipeline:
                     self._dispatch(ring, chunk)
         self._pieces += 1
         self._resumed = self._clock.mark()
+
+    def feed(self, frames: Tensor) -> Future[None]:
+        """Submit frames that are there already, a chunk at a time in a thread of its own, then ``end``; do not wait.
+
+        Args:
+            frames: as ``submit`` takes a piece, whole; it must stay as it is until the run is over.
+
+        Returns:
+            A future as of ``end``. What goes wrong is raised by leaving the ``with`` block.
+        """
+        if self._feeder is not None or self._pieces:
+            raise RuntimeError("feed was called after submit or feed")
+        # The frames may not be there yet, but they will be, on this stream.
+        stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+
+        def submit_all() -> None:
+            try:
+                with contextlib.nullcontext() if stream is None else torch.cuda.stream(stream):
+                    for piece in frames.split(self.chunk_size):
+                        self.submit(piece)
+                    self.end().add_done_callback(lambda _: self._fed.set_result(None))
+            except BaseException as error:
+                self._fed.set_result(None)
+                self._flow.fail(error)
+
+        self._feeder = threading.Thread(target=submit_all, name="async-decode feeder")
+        self._feeder.start()
+        return self._fed
 
     def end(self) -> Future[None]:
         """Say that no more pieces will come; do not wait.
@@ -324,16 +359,22 @@ class FramePipeline:
 
     def _shut_down(self, *, aborted: bool) -> None:
         """End the sinks and the courier, then let go of the memory, in this order."""
+        if self._feeder is not None:
+            # After an error it ends by itself, and not in the middle of opening a sink.
+            self._feeder.join()
         if aborted:
             for sink in self.sinks:
                 sink.abort()
         if self._courier is not None:
             self._courier.join()
             if self._courier.nan_frame is not None:
+                decoded = self.decoding is None or self.decoding.kind != "images"
                 self.warnings.append(
                     f"frame {self._courier.nan_frame} is the first that holds NaN (not a number): it was saved as "
-                    "stock saves it; decode in a wider type, for example with --fp32-vae"
+                    "stock saves it" + ("; decode in a wider type, for example with --fp32-vae" if decoded else "")
                 )
+        for sink in self.sinks:
+            self.warnings.extend(sink.notes)
         if self._ring is not None:
             self._ring.close()
         self._chunk = None

@@ -91,7 +91,7 @@ class Report:
         stall_seconds: time in which decoding waited because frames could not be written fast enough. A wait for a
             slot alone is no stall: where the device has a queue, the decoding thread runs ahead of it and waits.
         hidden_share: share of the time with copying or saving in which there was decoding or finishing as well, 0 to
-            1; ``None`` if nothing was copied or saved.
+            1; ``None`` if nothing was copied or saved, or nothing was to be decoded.
         stages: what each stage did; every stage is there.
     """
 
@@ -228,6 +228,9 @@ def build_report(
     compute = _busy([*of[Stage.DECODE], *of[Stage.FINISH]], run)
     onward = _busy([*of[Stage.COPY], *of[Stage.SAVE]], run)
     saved = [span.end_ns for span in of[Stage.SAVE] if span.frames]
+    hidden = None
+    if onward and (decoding is None or decoding.kind != "images"):
+        hidden = length(intersection(onward, compute)) / length(onward)
     return Report(
         outcome=outcome,
         decoding=decoding,
@@ -251,7 +254,7 @@ def build_report(
         first_frame_seconds=_seconds(max(0, min(saved) - started_ns)) if saved else None,
         tail_seconds=_seconds(max(0, onward[-1][1] - compute[-1][1])) if onward and compute else 0.0,
         stall_seconds=_seconds(length(intersection(stalls(spans, unified=unified, buffer_depth=buffer_depth), run))),
-        hidden_share=length(intersection(onward, compute)) / length(onward) if onward else None,
+        hidden_share=hidden,
         stages={stage: _totals(of[stage], run) for stage in STAGE_ORDER},
     )
 

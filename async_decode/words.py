@@ -53,7 +53,12 @@ def bottleneck_of(report: Report) -> Bottleneck | None:
 
 def advice_of(report: Report) -> str:
     """One sentence on the bottleneck and what to change; empty before there are frames."""
+    given = report.decoding is not None and report.decoding.kind == "images"
     match report.bottleneck:
+        case Bottleneck.DECODE if given:
+            return "Converting the frames is the limit: nothing waits for saving."
+        case Bottleneck.SAVE if given:
+            return "Saving is the limit: more writers, a lower compression level or a faster preset help."
         case Bottleneck.DECODE:
             return "Decoding is the limit: nothing waits for saving."
         case Bottleneck.COPY if report.pinned is False:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .decode import AsyncVAEDecode
+from .images_save_frames import AsyncSaveFrames
 from .save_frames import AsyncVAEDecodeSaveFrames
 from .save_video import AsyncVAEDecodeSaveVideo
 
@@ -13,7 +14,7 @@ class AsyncVAEDecodeExtension(ComfyExtension):
     """The pack, as ComfyUI loads it."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [AsyncVAEDecode, AsyncVAEDecodeSaveFrames, AsyncVAEDecodeSaveVideo]
+        return [AsyncVAEDecode, AsyncVAEDecodeSaveFrames, AsyncVAEDecodeSaveVideo, AsyncSaveFrames]
 
 
 async def comfy_entrypoint() -> AsyncVAEDecodeExtension:

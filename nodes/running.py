@@ -1,6 +1,7 @@
-"""One run of the pipeline for a node: decode in the node's thread, then wait for the sinks without blocking others.
+"""One run of the pipeline for a node: its frames in the node's thread, then a wait for the sinks that blocks nobody.
 
-What the three decode nodes share, from the inputs that all of them have to the report in ``ui``.
+What all nodes share, from the inputs that they have in common to the report in ``ui``: ``run`` for those that decode,
+``run_images`` for those that take an IMAGE.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import comfy.utils
@@ -17,7 +19,7 @@ from comfy import model_management
 from comfy_api.v0_0_2 import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..async_decode import Clip, FramePipeline, Tap
+from ..async_decode import Clip, DecodeError, Decoding, FinishedFrames, FramePipeline, Tap
 from ..async_decode.pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
 from ..async_decode.ring import ring_bytes
 from ..async_decode.sinks import PreviewSink, Sink, TensorSink
@@ -57,21 +59,31 @@ def decode_inputs() -> list[io.Input]:
     return [
         io.Latent.Input("samples", tooltip="The latent to be decoded: video, or a batch of images."),
         io.Vae.Input("vae", tooltip="The VAE that belongs to the model that made the latent."),
-        io.Int.Input(
-            "chunk_size",
-            default=4,
-            min=1,
-            max=MAX_CHUNK_SIZE,
-            tooltip="Frames that travel together to the host and to the writers (for image VAEs: images decoded at a "
-            "time). It never changes the frames of a video. Smaller starts saving sooner, larger costs less overhead.",
+        *_ring_inputs(
+            "Frames that travel together to the host and to the writers (for image VAEs: images decoded at a "
+            "time). It never changes the frames of a video. Smaller starts saving sooner, larger costs less overhead."
         ),
+    ]
+
+
+def images_inputs() -> list[io.Input]:
+    """The inputs that every node begins with that takes frames which are there already."""
+    return [
+        io.Image.Input("images", tooltip="The frames to be saved. They are not copied as a whole."),
+        *_ring_inputs("Frames that travel together to the writers. Smaller starts saving sooner."),
+    ]
+
+
+def _ring_inputs(chunk_size: str) -> list[io.Input]:
+    return [
+        io.Int.Input("chunk_size", default=4, min=1, max=MAX_CHUNK_SIZE, tooltip=chunk_size),
         io.Int.Input(
             "buffer_depth",
             default=3,
             min=1,
             max=MAX_BUFFER_DEPTH,
-            tooltip="Chunks that may be under way at once, each in its own memory. 3 keeps decoding, copying and "
-            "saving busy; 1 does one after the other, as a baseline to compare with.",
+            tooltip="Chunks that may be under way at once, each in its own memory. 3 keeps all stages busy; 1 does one "
+            "after the other, as a baseline to compare with.",
         ),
     ]
 
@@ -125,16 +137,14 @@ async def run(
         AsyncDecodeError: decoding or saving failed.
     """
     images = TensorSink() if output_images else None
-    preview = PreviewSink()
-    sinks = [*sinks, *([images] if images else []), preview]
-    pipeline = FramePipeline(
+    sinks = [*sinks, *([images] if images else [])]
+    running = _Run(
         sinks,
+        poll=lambda: running.poll(),
         chunk_size=chunk_size,
         buffer_depth=buffer_depth,
         device=vae.device,
         finish=vae_side.output_of(vae),
-        poll=lambda: progress.update(pipeline),
-        cancels=(model_management.InterruptProcessingException, asyncio.CancelledError),
     )
     ring_bytes = _ring_bytes(vae, latent, sinks, chunk_size, buffer_depth)
 
@@ -144,33 +154,121 @@ async def run(
 
     ladder = Ladder(
         tiling_side.taps_for(vae, latent, tiling, images_per_step=chunk_size),
-        receiver=pipeline,
+        receiver=running.pipeline,
         is_oom=tiling_side.is_oom,
         before_retry=make_room,
     )
-    progress = Progress(ladder.frames(latent), preview)
-    with vae_side.device_context(vae):
+    with vae_side.device_context(vae.device):
         vae_side.load(vae, ladder, latent, ring_bytes=ring_bytes)
-    with pipeline:
+    with running.pipeline as pipeline:
         # Not around the whole block: other nodes run in this thread while this one waits below.
-        with vae_side.device_context(vae), vae_side.explained(vae, latent):
+        with vae_side.device_context(vae.device), vae_side.explained(vae, latent):
             try:
                 pipeline.decode(ladder, latent)
             finally:
                 if ladder.warning is not None:
                     pipeline.warnings.append(ladder.warning)
-        # Decoding is over: other nodes that are ready may run while the writers finish.
-        closing = asyncio.wrap_future(pipeline.end())
-        while not closing.done():
-            await asyncio.wait({closing}, timeout=TAIL_INTERVAL)
-            progress.update(pipeline)
-    progress.update(pipeline)
-    for warning in pipeline.report.warnings:
-        logging.warning("Async VAE Decode: %s", warning)
-    return Result(
-        images=ExecutionBlocker(NO_IMAGES) if images is None else _image_of(images, vae),
-        ui={REPORT_KEY: [pipeline.report.to_json()]},
+        await running.wait(pipeline.end())
+    return Result(images=ExecutionBlocker(NO_IMAGES) if images is None else _image_of(images, vae), ui=running.report())
+
+
+async def run_images(
+    images: torch.Tensor, sinks: Sequence[Sink], *, chunk_size: int, buffer_depth: int
+) -> dict[str, list[Any]]:
+    """Hand frames that are there already to ``sinks``, a few at a time; return when all of them have closed.
+
+    Args:
+        images: as ``check_images`` lets it through, on any device.
+        sinks: who takes the frames.
+        chunk_size: frames a chunk.
+        buffer_depth: slots of the ring.
+
+    Returns:
+        The report, as a node's ``ui`` carries it.
+
+    Raises:
+        InterruptProcessingException: the user cancelled.
+        AsyncDecodeError: saving failed.
+    """
+    running = _Run(
+        sinks,
+        chunk_size=chunk_size,
+        buffer_depth=buffer_depth,
+        device=images.device,
+        finish=FinishedFrames(),
+        total_frames=images.shape[0],
+        decoding=Decoding("images", exact=True, bounded=True),
     )
+    with running.pipeline as pipeline:
+        with vae_side.device_context(images.device):
+            closing = pipeline.feed(images)
+        await running.wait(closing)
+    return running.report()
+
+
+def check_images(images: Any) -> None:
+    """Refuse what is not an IMAGE.
+
+    Raises:
+        DecodeError: the message names the value and the remedy.
+    """
+    if not isinstance(images, torch.Tensor):
+        raise DecodeError(f"images: expected an IMAGE, got {type(images).__name__}; connect an output of that type")
+    if images.ndim != 4 or images.shape[3] not in (1, 3, 4) or images.numel() == 0:
+        raise DecodeError(
+            "images: expected (frames, height, width, channels) with 1, 3 or 4 channels and none of them 0, got "
+            f"{tuple(images.shape)}; convert it to an IMAGE first"
+        )
+    if not images.is_floating_point():
+        raise DecodeError(
+            f"images: expected floating-point values from 0 to 1, got {images.dtype}; convert and scale them first"
+        )
+
+
+class _Run:
+    """A pipeline and what ComfyUI sees of it: progress bar, live preview, interrupt, report.
+
+    All of that belongs to the node's thread.
+    """
+
+    def __init__(self, sinks: Sequence[Sink], **settings: Any) -> None:
+        self._preview = PreviewSink()
+        self._bar = comfy.utils.ProgressBar(1)
+        self._shown = -1
+        self.pipeline = FramePipeline(
+            [*sinks, self._preview],
+            cancels=(model_management.InterruptProcessingException, asyncio.CancelledError),
+            **settings,
+        )
+
+    def poll(self) -> None:
+        """Show how many frames have been written; raise if the user has cancelled."""
+        model_management.throw_exception_if_processing_interrupted()
+        pipeline = self.pipeline
+        image = self._preview.take()
+        if image is None and pipeline.written == self._shown:
+            return
+        self._shown = pipeline.written
+        self._bar.update_absolute(
+            self._shown,
+            pipeline.total_frames or max(1, pipeline.received),
+            # JPEG has no alpha: ComfyUI would fail to send such a preview and close the connection.
+            None if image is None else ("JPEG", image if image.mode == "L" else image.convert("RGB"), PREVIEW_SIZE),
+        )
+
+    async def wait(self, closing: Future[None]) -> None:
+        """Wait for the sinks; other nodes that are ready run meanwhile."""
+        done = asyncio.wrap_future(closing)
+        while not done.done():
+            await asyncio.wait({done}, timeout=TAIL_INTERVAL)
+            self.poll()
+
+    def report(self) -> dict[str, list[Any]]:
+        """The report of the run that is over, as a node's ``ui`` carries it."""
+        self.poll()
+        for warning in self.pipeline.report.warnings:
+            logging.warning("Async VAE Decode: %s", warning)
+        return {REPORT_KEY: [self.pipeline.report.to_json()]}
 
 
 def _ring_bytes(vae: Any, latent: torch.Tensor, sinks: Sequence[Sink], chunk_size: int, buffer_depth: int) -> int:
@@ -185,26 +283,3 @@ def _image_of(sink: TensorSink, vae: Any) -> torch.Tensor:
     """The IMAGE that stock's VAE Decode would have returned, on its device and in its type."""
     dtype = vae.vae_output_dtype() if hasattr(vae, "vae_output_dtype") else torch.float32
     return sink.tensor.to(device=vae.output_device, dtype=dtype)
-
-
-class Progress:
-    """The node's progress bar and live preview, and the interrupt: all of it belongs to the node's thread."""
-
-    def __init__(self, total: int | None, preview: PreviewSink) -> None:
-        self._total = total
-        self._preview = preview
-        self._bar = comfy.utils.ProgressBar(total or 1)
-        self._shown = -1
-
-    def update(self, pipeline: FramePipeline) -> None:
-        """Show how many frames have been written; raise if the user has cancelled."""
-        model_management.throw_exception_if_processing_interrupted()
-        image = self._preview.take()
-        if image is None and pipeline.written == self._shown:
-            return
-        self._shown = pipeline.written
-        self._bar.update_absolute(
-            self._shown,
-            self._total or max(1, pipeline.received),
-            None if image is None else ("JPEG", image, PREVIEW_SIZE),
-        )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.v0_0_2 import io, ui
+from comfy_api.v0_0_2 import io
 
-from ..async_decode.sinks import ImageFilesSink, PngEncoder
-from . import running, saving
+from . import frame_files, running
 from .tiling import tiling_inputs, tiling_of
 from .vae import check_vae, frame_size, latent_of
 
@@ -24,24 +23,7 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
             "frames are decoded. Memory does not grow with the clip.",
             inputs=[
                 *running.decode_inputs(),
-                saving.filename_prefix_input("ComfyUI"),
-                io.Combo.Input("format", options=["png"], default="png", tooltip="PNG: 8 bits a channel, lossless."),
-                io.Int.Input(
-                    "compression",
-                    default=4,
-                    min=0,
-                    max=9,
-                    tooltip="PNG compression level: 0 is fastest and largest, 9 slowest and smallest, 4 is what Save "
-                    "Image uses. 1 is about 2.5 times as fast as 4, with files about a fifth larger.",
-                ),
-                io.Int.Input(
-                    "writers",
-                    default=0,
-                    min=0,
-                    max=64,
-                    tooltip="Threads that compress and write images side by side. 0: half of the processor's cores, "
-                    "at most 4.",
-                ),
+                *frame_files.inputs(),
                 running.output_images_input(),
                 *tiling_inputs(),
             ],
@@ -60,6 +42,7 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
         filename_prefix: str,
         format: str,
         compression: int,
+        quality: int,
         writers: int,
         output_images: bool,
         tile_size: int = 0,
@@ -70,17 +53,22 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
         check_vae(vae)
         tiling = tiling_of(vae, tile_size, overlap, temporal_size, temporal_overlap)
         latent = latent_of(samples, vae)
-        target = saving.target_of(filename_prefix, *frame_size(vae, latent))
-        encoder = PngEncoder(compress_level=compression, metadata=saving.metadata_of(cls.hidden))
-        files = ImageFilesSink(target.names, encoder, writers=writers or None)
+        files = frame_files.FrameFiles(
+            cls.hidden,
+            filename_prefix,
+            *frame_size(vae, latent),
+            format=format,
+            compression=compression,
+            quality=quality,
+            writers=writers,
+        )
         result = await running.run(
             vae,
             latent,
-            [files],
+            [files.sink],
             chunk_size=chunk_size,
             buffer_depth=buffer_depth,
             output_images=output_images,
             tiling=tiling,
         )
-        saved = [ui.SavedResult(path.name, target.subfolder, io.FolderType.output) for path in files.files]
-        return io.NodeOutput(result.images, ui={**ui.SavedImages(saved).as_dict(), **result.ui})
+        return io.NodeOutput(result.images, ui={**files.ui(), **result.ui})

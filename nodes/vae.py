@@ -149,10 +149,10 @@ def images_at_once(vae: Any, shape: torch.Size) -> int:
 
 
 @contextlib.contextmanager
-def device_context(vae: Any) -> Iterator[None]:
-    """Make the VAE's device the current one, where core knows how."""
+def device_context(device: torch.device) -> Iterator[None]:
+    """Make ``device`` the current one, where core knows how."""
     context = getattr(model_management, "cuda_device_context", None)
-    with contextlib.nullcontext() if context is None else context(vae.device):
+    with contextlib.nullcontext() if context is None else context(device):
         yield
 
 

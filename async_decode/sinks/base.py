@@ -7,6 +7,7 @@ their threads and know nothing of VAEs, devices or ComfyUI.
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 from ..frames import Clip, FrameArray, PixelFormat
@@ -27,6 +28,8 @@ class Sink(abc.ABC):
 
     #: The pixel format that ``write`` expects; ``None``: any one that the pipeline carries anyway.
     pixel_format: PixelFormat | None
+    #: What is different from what was asked for, one sentence each, for people to read; the report has it.
+    notes: Sequence[str] = ()
 
     @abc.abstractmethod
     def open(self, clip: Clip, recorder: Recorder) -> None:

@@ -45,6 +45,7 @@ class ImageFilesSink(Sink):
         if self.writers < 1:
             raise ValueError(f"expected at least 1 writer, got {self.writers}")
         self.pixel_format = encoder.pixel_format
+        self.notes = encoder.notes
         self._names = names
         self._encoder = encoder
         self._recorder: Recorder | None = None

@@ -6,12 +6,13 @@ A custom node pack in the older API, which every core loads. It is linked into t
 from __future__ import annotations
 
 from .flow import Explode, Gate
-from .tensors import Latent, SaveTensor
+from .tensors import Images, Latent, SaveTensor
 from .vaes import DecoderStep, LoadVAE
 
 NODE_CLASS_MAPPINGS = {
     "TestSaveTensor": SaveTensor,
     "TestLatent": Latent,
+    "TestImages": Images,
     "TestLoadVAE": LoadVAE,
     "TestDecoderStep": DecoderStep,
     "TestGate": Gate,

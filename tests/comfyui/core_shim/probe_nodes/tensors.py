@@ -68,3 +68,36 @@ class Latent:
 
             return ({"samples": NestedTensor([drawn, torch.zeros(sizes[0], 8, 16)])},)
         return ({"samples": drawn},)
+
+
+class Images:
+    """An IMAGE of any shape and type, drawn from ``seed``: a little below 0 to a little above 1.
+
+    ``layout``: ``contiguous``; ``channels_first`` in memory, as decoders leave it; ``every_other`` frame of a longer
+    one.
+    """
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "make"
+    CATEGORY = "testing"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "shape": ("STRING", {"default": "5,33,47,3"}),
+                "seed": ("INT", {"default": 0}),
+                "dtype": (["float32", "float16", "bfloat16", "float64", "uint8"],),
+                "layout": (["contiguous", "channels_first", "every_other"],),
+            }
+        }
+
+    def make(self, shape: str, seed: int, dtype: str, layout: str) -> tuple[torch.Tensor]:
+        sizes = [int(size) for size in shape.split(",")]
+        if layout == "every_other":
+            sizes[0] *= 2
+        drawn = torch.rand(sizes, generator=torch.Generator().manual_seed(seed)) * 1.1 - 0.05
+        images = (drawn * 255 if dtype == "uint8" else drawn).to(getattr(torch, dtype))
+        if layout == "channels_first":
+            return (images.movedim(-1, 1).contiguous().movedim(1, -1),)
+        return (images[::2] if layout == "every_other" else images,)

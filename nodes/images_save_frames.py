@@ -1,0 +1,53 @@
+"""Async Save Frames: frames that are there already become image files, several at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.v0_0_2 import io
+
+from . import frame_files, running
+
+
+class AsyncSaveFrames(io.ComfyNode):
+    """Takes the place of Save Image."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return running.schema(
+            node_id="AsyncSaveFrames",
+            display_name="Async Save Frames",
+            description="Saves every frame as an image, as Save Image does, several at once, while other nodes of the "
+            "workflow go on.",
+            inputs=[*running.images_inputs(), *frame_files.inputs()],
+            outputs=[io.Image.Output(display_name="images", tooltip="The frames, as they came in.")],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    async def execute(
+        cls,
+        images: Any,
+        chunk_size: int,
+        buffer_depth: int,
+        filename_prefix: str,
+        format: str,
+        compression: int,
+        quality: int,
+        writers: int,
+    ) -> io.NodeOutput:
+        running.check_images(images)
+        _, height, width, _ = images.shape
+        files = frame_files.FrameFiles(
+            cls.hidden,
+            filename_prefix,
+            width,
+            height,
+            format=format,
+            compression=compression,
+            quality=quality,
+            writers=writers,
+        )
+        report = await running.run_images(images, [files.sink], chunk_size=chunk_size, buffer_depth=buffer_depth)
+        return io.NodeOutput(images, ui={**files.ui(), **report})
