@@ -129,7 +129,7 @@ def test_of_video_with_sound_the_video_is_decoded(client: Client, models: Models
 
 
 def test_several_clips_become_one_row_of_frames(client: Client, models: Models) -> None:
-    """Stock decodes clips together where they fit, we one by one: another order of summing, and each clip's own bits."""
+    """Stock decodes clips together where they fit, we one by one: another order of summing, with each clip's bits."""
     prompt = Prompt()
     vae = models.load(prompt, "wan21")
     both = random_latent(prompt, 2, 16, 3, 4, 6)
