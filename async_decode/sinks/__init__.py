@@ -1,6 +1,8 @@
 """Sinks: who takes finished frames. One file for each kind, and the formats that they write."""
 
 from .base import Sink
+from .image_deep import Png16Encoder, TiffEncoder
+from .image_exr import ExrEncoder
 from .image_files import ImageFilesSink
 from .image_formats import ImageEncoder, JpegEncoder, PngEncoder, WebpEncoder
 from .null import NullSink
@@ -11,14 +13,17 @@ from .video_formats import H264_MP4, VideoFormat, exact_rate
 
 __all__ = [
     "H264_MP4",
+    "ExrEncoder",
     "ImageEncoder",
     "ImageFilesSink",
     "JpegEncoder",
     "NullSink",
+    "Png16Encoder",
     "PngEncoder",
     "PreviewSink",
     "Sink",
     "TensorSink",
+    "TiffEncoder",
     "VideoFormat",
     "VideoSink",
     "WebpEncoder",
