@@ -58,6 +58,29 @@ def find_ffmpeg() -> str:
         ) from error
 
 
+def ask(executable: str, *arguments: str, timeout: float = 30.0) -> str:
+    """What ffmpeg prints, on either output, when it is run with ``arguments`` and no input; empty if it hangs.
+
+    Raises:
+        FFmpegError: ffmpeg could not be started.
+    """
+    try:
+        done = subprocess.run(
+            [executable, "-hide_banner", "-nostdin", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            creationflags=_NO_CONSOLE,
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired:
+        return ""
+    except OSError as error:
+        raise _not_started(executable, error) from error
+    return done.stdout.decode(errors="replace")
+
+
 def file_url(path: str | os.PathLike[str]) -> str:
     """``path`` as ffmpeg takes any file name: none is mistaken for an option or a protocol."""
     return "file:" + os.path.abspath(path)
@@ -113,10 +136,7 @@ class FFmpegProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            raise FFmpegError(
-                f"ffmpeg could not be started: {executable}: {error.strerror or error}; reinstall imageio-ffmpeg, or "
-                "set IMAGEIO_FFMPEG_EXE to the path of a working ffmpeg"
-            ) from error
+            raise _not_started(executable, error) from error
         self.pid = self._process.pid
         self._tail = bytearray()
         self._exited = threading.Event()
@@ -223,6 +243,13 @@ class FFmpegProcess:
         return FFmpegError(
             f"ffmpeg {what} ({_status(self._process.returncode)}): {tail}\n{_remedy(self._process.returncode, tail)}"
         )
+
+
+def _not_started(executable: str, error: OSError) -> FFmpegError:
+    return FFmpegError(
+        f"ffmpeg could not be started: {executable}: {error.strerror or error}; reinstall imageio-ffmpeg, or "
+        "set IMAGEIO_FFMPEG_EXE to the path of a working ffmpeg"
+    )
 
 
 def _enlarge_pipe(process: subprocess.Popen[bytes]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .errors import DecodeError
 from .frames import Clip, PixelFormat
+from .yuv import write_planes
 
 #: Private copies are at most this large, in bytes. glibc returns larger blocks to the system each time they are freed,
 #: and having every page of the next one zeroed takes several times as long as the arithmetic.
@@ -42,7 +43,7 @@ class Finish(abc.ABC):
 
         Args:
             piece: the part to finish, its first axis is time; it is left as it was.
-            out: a tensor ``(T, H, W, C)`` for each format that is wanted, on any device.
+            out: a tensor ``(T, *Clip.frame_shape)`` for each format that is wanted, on any device.
             has_nan: ``(T,)`` bool, receives whether a frame holds a NaN.
         """
 
@@ -127,6 +128,9 @@ def _write_formats(frames: Tensor, out: Mapping[PixelFormat, Tensor], has_nan: T
         place = out[PixelFormat.UINT16]
         # Only the host and CUDA are sure to know unsigned 16 bits.
         place.copy_(wide if wide.is_cuda else wide.to(place.device))
+    for planar in (PixelFormat.YUV420, PixelFormat.YUV420_10):
+        if planar in out:
+            write_planes(frames, out[planar], planar)
     if PixelFormat.UINT8 in out:
         scaled = frames.mul_(255.0) if private else frames * 255.0
         # copy_ truncates, as numpy's astype does in stock's SaveImage.

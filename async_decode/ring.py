@@ -40,7 +40,7 @@ class Slot:
 
     Attributes:
         index: its number in the ring.
-        staging: one tensor ``(chunk_frames, H, W, C)`` on the compute device for each pixel format.
+        staging: one tensor ``(chunk_frames, *Clip.frame_shape)`` on the compute device for each pixel format.
         host: their counterparts in host memory; the same tensors in a unified ring.
         staging_nan: ``(chunk_frames,)`` bool, which frames hold a NaN; ``host_nan`` its counterpart.
     """
@@ -76,7 +76,7 @@ class Chunk:
         return {name: tensor[part] for name, tensor in self.slot.staging.items()}, self.slot.staging_nan[part]
 
     def arrived(self, name: PixelFormat) -> Tensor:
-        """Its frames in host memory, ``(frames, H, W, C)``, once it has been transferred."""
+        """Its frames in host memory, ``(frames, *Clip.frame_shape)``, once it has been transferred."""
         return self.slot.host[name][: self.frames]
 
     @property
@@ -130,11 +130,11 @@ class Ring(abc.ABC):
         """Cut a block of bytes into the frames and the NaN flags of each slot."""
         parts = []
         offset = 0
-        shape = (self.chunk_frames, self.clip.height, self.clip.width, self.clip.channels)
         for _ in range(self.depth):
             tensors = {}
             for name in self.formats:
                 size = self.chunk_frames * self.clip.frame_bytes(name)
+                shape = (self.chunk_frames, *self.clip.frame_shape(name))
                 tensors[name] = block[offset : offset + size].view(name.dtype).view(shape)
                 offset = _aligned(offset + size)
             flags = block[offset : offset + self.chunk_frames].view(torch.bool)

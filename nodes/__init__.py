@@ -6,6 +6,7 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .decode import AsyncVAEDecode
 from .images_save_frames import AsyncSaveFrames
+from .images_save_video import AsyncSaveVideo
 from .save_frames import AsyncVAEDecodeSaveFrames
 from .save_video import AsyncVAEDecodeSaveVideo
 
@@ -14,7 +15,7 @@ class AsyncVAEDecodeExtension(ComfyExtension):
     """The pack, as ComfyUI loads it."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [AsyncVAEDecode, AsyncVAEDecodeSaveFrames, AsyncVAEDecodeSaveVideo, AsyncSaveFrames]
+        return [AsyncVAEDecode, AsyncVAEDecodeSaveFrames, AsyncVAEDecodeSaveVideo, AsyncSaveFrames, AsyncSaveVideo]
 
 
 async def comfy_entrypoint() -> AsyncVAEDecodeExtension:

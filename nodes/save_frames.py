@@ -43,7 +43,6 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
         format: str,
         compression: int,
         quality: int,
-        input_color_space: str,
         writers: int,
         output_images: bool,
         tile_size: int = 0,
@@ -54,8 +53,15 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
         check_vae(vae)
         tiling = tiling_of(vae, tile_size, overlap, temporal_size, temporal_overlap)
         latent = latent_of(samples, vae)
-        options = frame_files.Options(filename_prefix, format, compression, quality, input_color_space, writers)
-        files = frame_files.FrameFiles(cls.hidden, options, *frame_size(vae, latent))
+        files = frame_files.FrameFiles(
+            cls.hidden,
+            filename_prefix,
+            *frame_size(vae, latent),
+            format=format,
+            compression=compression,
+            quality=quality,
+            writers=writers,
+        )
         result = await running.run(
             vae,
             latent,

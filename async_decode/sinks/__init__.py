@@ -1,29 +1,27 @@
 """Sinks: who takes finished frames. One file for each kind, and the formats that they write."""
 
 from .base import Sink
-from .image_deep import Png16Encoder, TiffEncoder
-from .image_exr import ExrEncoder
 from .image_files import ImageFilesSink
 from .image_formats import ImageEncoder, JpegEncoder, PngEncoder, WebpEncoder
 from .null import NullSink
 from .preview import PreviewSink
 from .tensor import TensorSink
 from .video import VideoSink
-from .video_formats import H264_MP4, VideoFormat, exact_rate
+from .video_formats import H264_MP4, VIDEO_FORMATS, VideoFormat, exact_rate
+from .video_sound import Sound
 
 __all__ = [
     "H264_MP4",
-    "ExrEncoder",
+    "VIDEO_FORMATS",
     "ImageEncoder",
     "ImageFilesSink",
     "JpegEncoder",
     "NullSink",
-    "Png16Encoder",
     "PngEncoder",
     "PreviewSink",
     "Sink",
+    "Sound",
     "TensorSink",
-    "TiffEncoder",
     "VideoFormat",
     "VideoSink",
     "WebpEncoder",

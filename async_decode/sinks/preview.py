@@ -38,17 +38,20 @@ class PreviewSink(Sink):
         self._clock = clock
         self._due = -float("inf")
         self._lock = threading.Lock()
+        self._clip: Clip | None = None
         self._newest: npt.NDArray[np.uint8] | None = None
 
     def open(self, clip: Clip, recorder: Recorder) -> None:
-        pass
+        self._clip = clip
 
     def write(self, frames: FrameArray, first_index: int) -> None:
         now = self._clock()
         if now < self._due:
             return
         self._due = now + self._interval
-        small = _small(frames[-1])
+        clip = self._clip
+        planar = clip is not None and frames.shape[1] != clip.height
+        small = _small_of_planes(frames[-1], clip) if clip is not None and planar else _small(frames[-1])
         with self._lock:
             self._newest = small
 
@@ -76,3 +79,16 @@ def _small(frame: FrameArray) -> npt.NDArray[np.uint8]:
     # What a NaN becomes does not matter here.
     with np.errstate(invalid="ignore"):
         return part.astype(np.uint8)
+
+
+def _small_of_planes(frame: FrameArray, clip: Clip) -> npt.NDArray[np.uint8]:
+    """Every n-th pixel of a frame in planes (``yuv.py``), as RGB of 8 bits."""
+    step = -(-max(clip.height, clip.width) // MAX_SIDE)
+    lines, columns = frame.shape[0] * 2 // 3, frame.shape[1]
+    unit = 4.0 if frame.dtype == np.uint16 else 1.0
+    luma = (frame[: clip.height : step, : clip.width : step, 0] / unit - 16.0) / 219.0
+    planes = frame[lines:, :, 0].reshape(2, lines // 2, columns // 2)
+    rows, places = np.ogrid[: clip.height : step, : clip.width : step]
+    blue, red = (planes[:, rows // 2, places // 2] / unit - 128.0) / 224.0
+    rgb = np.stack([luma + 1.5748 * red, luma - 0.1873 * blue - 0.4681 * red, luma + 1.8556 * blue], axis=-1)
+    return np.clip(np.rint(rgb * 255.0), 0, 255).astype(np.uint8)

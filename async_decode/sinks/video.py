@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from ..errors import Cancelled
+from ..errors import Cancelled, FFmpegError, SinkError
 from ..ffmpeg import FFmpegProcess, ffmetadata, find_ffmpeg
-from ..files import OutputNames, Reservation, file_error
+from ..files import PART_SUFFIX, OutputNames, Reservation, file_error
 from ..frames import Clip, FrameArray, PixelFormat
 from ..spans import Recorder, Span, Stage
 from .base import Sink
-from .video_formats import H264_MP4, VideoFormat, encode_arguments, exact_rate
+from .video_arguments import encode_arguments, whole_arguments
+from .video_formats import H264_MP4, VideoFormat, exact_rate
+from .video_sound import Sound
+from .video_spool import FrameSpool
 from .workers import Workers, running_future
 
 
@@ -32,13 +36,26 @@ class VideoSink(Sink):
     not manage that in ``grace`` seconds (it hangs, or is much slower than the frames come), it is killed and nothing
     stays, as when there was not one frame yet.
 
+    If this program is killed, ffmpeg sees the end of its input and closes the file, which keeps its ``.part`` name; if
+    ffmpeg is killed as well, an MP4 or MOV still plays up to its last second.
+
     Args:
         names: where the file goes and what it is called.
         fps: frames a second; a fraction is exact, floats mean what ``exact_rate`` says.
         video: the format.
-        crf: quality on the codec's scale; ``None``: the format's default.
+        crf: quality on the format's scale; ``None``: its default.
         preset: speed of the encoder; ``None``: the format's default.
         metadata: text by key (``prompt``, ``workflow``, … already dumped as JSON), for the container's tags.
+        sound: what is heard, from the first frame on; silence is put behind it, or its end cut off, to be as long as
+            the video.
+        trim_to_sound: leave out the frames behind the end of the sound.
+        repeats: how often the clip is played once more. GIF and WebP say it to the player, where 0 means for ever; in
+            other files its frames are encoded again.
+        ping_pong: play it backwards too, without its first and last frame, which would be seen twice.
+        convert_on_device: take frames that were converted to 4:2:0 on the device, where the codec wants those.
+        frames_as: take these frames instead of the format's own.
+        max_side: scale the video down so that no side is longer, in pixels.
+        is_preview: nobody needs to be told how the file differs from the frames.
         grace: how long an abort waits for the file to be closed, in seconds.
 
     Attributes:
@@ -51,8 +68,6 @@ class VideoSink(Sink):
         ValueError: ``fps``, ``crf`` or ``preset`` is none that the format knows, or a tag holds a NUL.
     """
 
-    pixel_format = PixelFormat.UINT8
-
     def __init__(
         self,
         names: OutputNames,
@@ -62,53 +77,94 @@ class VideoSink(Sink):
         crf: float | None = None,
         preset: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        sound: Sound | None = None,
+        trim_to_sound: bool = False,
+        repeats: int = 0,
+        ping_pong: bool = False,
+        convert_on_device: bool = False,
+        frames_as: PixelFormat | None = None,
+        max_side: int | None = None,
+        is_preview: bool = False,
         grace: float = 10.0,
     ) -> None:
         self.rate = exact_rate(fps)
         self.video = video
         self.crf = video.crf if crf is None else crf
         self.preset = video.preset if preset is None else preset
-        best, worst = video.crf_range
-        if not best <= self.crf <= worst:
-            raise ValueError(f"crf must be from {best:g} to {worst:g} for {video.name}, got {self.crf:g}")
+        if video.crf_range is not None:
+            best, worst = video.crf_range
+            if not best <= self.crf <= worst:
+                raise ValueError(f"crf must be from {best:g} to {worst:g} for {video.name}, got {self.crf:g}")
         if self.preset not in video.presets:
             raise ValueError(f"expected a preset of {video.name} ({', '.join(video.presets)}), got {self.preset!r}")
+        if video.max_rate is not None and self.rate > video.max_rate:
+            raise ValueError(
+                f"expected at most {video.max_rate} frames a second for {video.name}, whose players know no shorter "
+                f"delays, got {float(self.rate):g}"
+            )
+        if repeats < 0:
+            raise ValueError(f"expected 0 or more repeats, got {repeats}")
+        if trim_to_sound and sound is None:
+            raise ValueError("trim_to_sound needs sound, got none")
+        planar = video.planar if convert_on_device else None
+        self.pixel_format: PixelFormat = frames_as or planar or video.frames
         self.path: Path | None = None
         self.cut_short = False
         self.frames = 0
         self.notes: list[str] = []
         self._names = names
-        self._metadata = ffmetadata(metadata) if metadata else None
+        self._metadata = ffmetadata(metadata) if metadata and video.tags else None
+        self._has_metadata = bool(metadata)
+        self._sound = sound if video.sound is not None else None
+        self._silenced = sound is not None and video.sound is None
+        self._limit = sound.frames(self.rate) if sound is not None and trim_to_sound else None
+        self._repeats = repeats
+        self._ping_pong = ping_pong
+        self._max_side = max_side
+        self._is_preview = is_preview
         self._grace = grace
 
         self._recorder: Recorder | None = None
         self._workers: Workers | None = None
+        self._executable: str | None = None
         self._process: FFmpegProcess | None = None
         self._name: Reservation | None = None
         self._tags: str | None = None
+        self._temporary: list[str] = []
+        self._spool: FrameSpool | None = None
         self._stop = threading.Event()
         # Guards who hands in the last job, and in what order jobs get in; the rest belongs to the worker.
         self._lock = threading.Lock()
         self._taken = 0
+        self._fed = 0
         self._closing = False
         self._ending = False
         self._error: BaseException | None = None
 
     def open(self, clip: Clip, recorder: Recorder) -> None:
         self._recorder = recorder
-        self.notes = _notes(self.video, clip)
-        executable = find_ffmpeg()
+        self.notes = [] if self._is_preview else self._notes(clip)
+        _check_size(self.video, clip)
+        self._executable = executable = find_ffmpeg()
         try:
             self._name = self._names.reserve(self.video.extension)
-            self._tags = None if self._metadata is None else _write_tags(self._metadata)
+            if self._ping_pong or (self._repeats and not self.video.loops):
+                self._spool = FrameSpool(self._names.folder)
+            if self._metadata is not None:
+                self._tags = self._keep(_write_tags(self._metadata))
             arguments = encode_arguments(
                 self.video,
                 clip,
                 rate=self.rate,
                 crf=self.crf,
                 preset=self.preset,
-                tags=self._tags,
                 output=os.fspath(self._name.part),
+                frames=self.pixel_format,
+                tags=self._tags,
+                sound=None if self._sound is None else self._sound.input_arguments(self._keep(self._sound.write())),
+                samples=self._samples(clip),
+                plays=self._repeats + 1 if self._repeats else 0,
+                max_side=self._max_side,
             )
             self._process = FFmpegProcess(arguments, executable=executable)
         except BaseException:
@@ -151,13 +207,15 @@ class VideoSink(Sink):
     # The worker's side.
 
     def _feed(self, frames: FrameArray, first_index: int, written: Future[None], lane: str) -> None:
-        assert self._process is not None and self._recorder is not None
+        assert self._recorder is not None
         try:
             began = self._recorder.now()
             for frame in frames:
                 self._raise_error()
-                self._process.write(memoryview(frame))
-                self.frames += 1
+                if self._spool is not None and not self._full:
+                    self._spool.append(memoryview(frame))
+                self._write_frame(memoryview(frame))
+                self._fed += 1
             # What the encoder makes of it is only known at the end.
             self._recorder.add(Span(Stage.SAVE, lane, first_index, began, self._recorder.now(), len(frames)))
         except Cancelled as error:
@@ -166,6 +224,58 @@ class VideoSink(Sink):
             written.set_exception(self._fail(error))
         else:
             written.set_result(None)
+
+    def _write_frame(self, frame: memoryview) -> None:
+        """Feed one frame, unless the sound has ended before it."""
+        assert self._process is not None
+        if self._full:
+            return
+        self._process.write(frame)
+        self.frames += 1
+
+    @property
+    def _full(self) -> bool:
+        return self._limit is not None and self.frames >= self._limit
+
+    def _play_again(self) -> None:
+        """Feed what follows when the clip has been played once, until somebody aborts."""
+        if self._spool is None:
+            return
+        for frame in self._spool.read(self._order(self._fed)):
+            if self._stop.is_set() or self._full:
+                return
+            self._write_frame(frame)
+
+    def _order(self, frames: int) -> Iterator[int]:
+        """The numbers of the frames that follow the clip's own."""
+        back = range(frames - 2, 0, -1) if self._ping_pong else range(0)
+        yield from back
+        for _ in range(0 if self.video.loops else self._repeats):
+            yield from range(frames)
+            yield from back
+
+    def _samples(self, clip: Clip) -> int | None:
+        """How many samples of sound it takes for all frames of the file."""
+        if self._sound is None or clip.frames is None:
+            return None
+        frames = clip.frames + sum(1 for _ in self._order(clip.frames)) if self._spool is not None else clip.frames
+        if self._limit is not None:
+            frames = min(frames, self._limit)
+        # Never shorter than the video by a part of a sample: ffmpeg would leave out the last frame.
+        return math.ceil(frames / self.rate * self._sound.rate)
+
+    def _make_whole(self, name: Reservation) -> None:
+        """Turn fragments into an ordinary file; where that fails, the fragments stay, which play as well."""
+        whole = f"{name.path}.whole{PART_SUFFIX}"
+        self._keep(whole)
+        arguments = whole_arguments(self.video, os.fspath(name.part), tags=self._tags, output=whole)
+        try:
+            self._process = FFmpegProcess(arguments, executable=self._executable)
+            self._process.finish()
+            os.replace(whole, name.part)
+        except (FFmpegError, OSError) as error:
+            if not self._stop.is_set():
+                self.notes.append(f"the video stays in fragments, which some editors do not open: {error}")
 
     def _finish(self, lane: str) -> None:
         """Close the file; the last job."""
@@ -176,11 +286,16 @@ class VideoSink(Sink):
                 raise self._error
             if self.frames == 0:
                 raise _aborted()
+            if self._closing:
+                self._play_again()
+            stopped = self._stop.is_set()
             self._process.finish()
-            cut_short = not self._closing or self.frames < self._taken
+            if self.video.fragments:
+                self._make_whole(self._name)
+            cut_short = not self._closing or stopped or self._fed < self._taken
             path = self._name.publish(cut_short=cut_short)
             size = path.stat().st_size
-            self._recorder.add(Span(Stage.SAVE, lane, self.frames, began, self._recorder.now(), bytes=size))
+            self._recorder.add(Span(Stage.SAVE, lane, self._fed, began, self._recorder.now(), bytes=size))
             self.cut_short, self.path = cut_short, path
             self._error = _aborted() if cut_short else None
         except BaseException as error:
@@ -195,14 +310,21 @@ class VideoSink(Sink):
         self._clean_up()
         return self._error
 
+    def _keep(self, path: str) -> str:
+        """Remember a temporary file that has to go in the end."""
+        self._temporary.append(path)
+        return path
+
     def _clean_up(self) -> None:
         if self._process is not None:
             self._process.end(grace=0)
         if self._name is not None:
             self._name.discard()
-        if self._tags is not None:
+        if self._spool is not None:
+            self._spool.close()
+        for path in self._temporary:
             with suppress(OSError):
-                os.unlink(self._tags)
+                os.unlink(path)
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -210,22 +332,34 @@ class VideoSink(Sink):
         if self._stop.is_set():
             raise _aborted()
 
+    def _notes(self, clip: Clip) -> list[str]:
+        """What will be different in the file."""
+        video, notes = self.video, []
+        if clip.channels == 4 and (video.alpha_format is None or self.pixel_format.planar) and video.encoder != "gif":
+            notes.append(f"the alpha channel was left out: {video.name} has none")
+        width, height = video.size(clip)
+        if (width, height) != (clip.width, clip.height):
+            notes.append(
+                f"the video is {width}x{height}, the frames are {clip.width}x{clip.height}: {video.name} needs even "
+                "sizes, so the last column or line is repeated"
+            )
+        if self._silenced:
+            notes.append(f"the sound was left out: {video.name} has none")
+        if self._has_metadata and not video.tags:
+            notes.append(f"prompt and workflow were left out: {video.name} has no place for them")
+        return notes
+
 
 def _aborted() -> Cancelled:
     return Cancelled("saving the video was aborted")
 
 
-def _notes(video: VideoFormat, clip: Clip) -> list[str]:
-    notes = []
-    if clip.channels == 4:
-        notes.append(f"the alpha channel was left out: {video.name} has none")
-    width, height = video.size(clip)
-    if (width, height) != (clip.width, clip.height):
-        notes.append(
-            f"the video is {width}x{height}, the frames are {clip.width}x{clip.height}: {video.name} needs even sizes, "
-            "so the last column or line is repeated"
+def _check_size(video: VideoFormat, clip: Clip) -> None:
+    if min(video.size(clip)) < video.min_side:
+        raise SinkError(
+            f"expected frames of at least {video.min_side}x{video.min_side} for {video.name}, got "
+            f"{clip.width}x{clip.height}; choose another format"
         )
-    return notes
 
 
 def _write_tags(metadata: str) -> str:

@@ -1,49 +1,62 @@
-"""Formats of video files: what each is called, and what ffmpeg has to be told to write it.
+"""Formats of video files: what each is called, and what its codec has to be told.
 
-A further format is a further ``VideoFormat``; nothing here starts a process or touches a file.
-
-Colours. Frames are sRGB with BT.709's primaries. They become Y'CbCr by BT.709's matrix in limited range, and stream and
-container say so: range, primaries, matrix, and sRGB's transfer function, which is what the values follow (stock's Save
-Video tags the same; BT.709's own would be shown lighter by players that take it at its word). Chroma of 4:2:0 is
-averaged over 2x2 pixels, hence sited at their centre, and the stream says that as well. That is stock's siting, so no
-player shows less than with stock's file, while those that read the tag get 4 dB more at coloured edges. On the left,
-H.264's default, it would be worse wherever the centre is assumed, as browsers and ComfyUI itself do.
+A further format is a further ``VideoFormat``; nothing here starts a process or touches a file. How the frames' colours
+become the file's is in ``video_arguments.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 
-from ..errors import SinkError
-from ..ffmpeg import file_url
-from ..frames import Clip
+from ..frames import Clip, PixelFormat
 
 #: What ffmpeg keeps of a rate that is given as a fraction: neither part may be larger.
 _MAX_RATE_PART = 1_001_000
 #: Rates of television, which people and widgets write as 23.976, 29.97, …
 _NTSC_RATES = tuple(Fraction(whole * 1000, 1001) for whole in (24, 30, 48, 60, 120))
-#: ffmpeg's names of the frames that come through the pipe, by channels; what would be alpha is left out.
-_INPUT_FORMATS = {1: "gray", 3: "rgb24", 4: "rgb0"}
-#: How the colours of every video are tagged. Earlier ffmpegs take that from the encoder's options alone …
-_ENCODER_TAGS = (
-    "-color_range",
-    "tv",
-    "-colorspace",
-    "bt709",
-    "-color_primaries",
-    "bt709",
-    "-color_trc",
-    "iec61966-2-1",
-)
-#: … and ffmpeg 7 and later from the frames alone.
-_FRAME_TAGS = "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=iec61966-2-1"
-#: Grey is full range too, which ffmpeg would not assume. The positions (in 1/256 of a pixel) are the centre of 2x2.
-_CONVERSION = (
-    "scale=in_range=full:out_range=tv:out_color_matrix=bt709:out_h_chr_pos=128:out_v_chr_pos=128"
-    ":flags=bicubic+accurate_rnd+full_chroma_int"
-)
+#: Speeds of an encoder, fastest first: x264's names, which every other codec's own scale is mapped to.
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+
+
+class Colour(enum.Enum):
+    """What the frames' RGB becomes in the file."""
+
+    #: BT.709's Y'CbCr in limited range, which every player knows.
+    LIMITED = "limited"
+    #: BT.709's Y'CbCr in full range, whose steps are finer: 8-bit RGB comes back within one step.
+    FULL = "full"
+    #: RGB stays RGB.
+    RGB = "rgb"
+
+
+def _crf(value: float) -> list[str]:
+    return ["-crf", f"{value:g}"]
+
+
+def _whole_crf(value: float) -> list[str]:
+    return ["-crf", str(round(value))]
+
+
+def _vp9_quality(value: float) -> list[str]:
+    # Without a rate of 0 the quality would only be a limit to ffmpeg's default rate.
+    return ["-crf", str(round(value)), "-b:v", "0", *(["-lossless", "1"] if value == 0 else [])]
+
+
+def _webp_quality(value: float) -> list[str]:
+    """libwebp's own scale goes up: 100 is its best."""
+    return ["-lossless", "1"] if value == 0 else ["-quality", f"{100 * (1 - value / 63):.1f}"]
+
+
+def _speeds(option: str, *values: object) -> dict[str, Sequence[str]]:
+    """The value of ``option`` for each of the presets."""
+    return {preset: (option, str(value)) for preset, value in zip(PRESETS, values, strict=True)}
+
+
+#: For codecs that know one speed.
+_ANY_SPEED: Mapping[str, Sequence[str]] = {preset: () for preset in PRESETS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +64,34 @@ class VideoFormat:
     """One way of writing video.
 
     Attributes:
-        name: short and stable, for widgets and scripts.
+        name: short and stable, for messages and scripts.
         extension: of the file, with its dot.
         muxer: ffmpeg's name of the container.
         encoder: ffmpeg's name of the codec.
         pixel_format: ffmpeg's name of what is encoded.
-        crf: the default quality on the codec's own scale; lower is better.
-        crf_range: the best and the worst that the codec takes.
+        alpha_format: the same for frames with alpha; ``None``: alpha is left out.
+        grey_format: the same for grey frames; ``None``: as the others.
+        frames: what the pipe carries: 16-bit frames for codecs that keep more than 8 bits.
+        planar: the frames as the codec wants them, for a conversion on the device; ``None``: there is none.
+        colour: what becomes of RGB.
+        transfer: ffmpeg's name of the transfer function in the tags.
+        crf: the default quality; lower is better.
+        crf_range: the best and the worst that the codec takes; ``None``: it has no such choice.
+        quality: ffmpeg's options for a quality.
         preset: the default speed.
-        presets: the speeds that the codec knows, fastest first.
+        speeds: ffmpeg's options for each of the presets.
         options: further options of the encoder.
         muxer_options: further options of the container.
+        fragments: the container can be written so that it plays wherever writing it ended.
+        tags: the container carries text of any length.
+        sound: ffmpeg's options for the sound; ``None``: the container has none.
+        loops: the container says how often it is to be played.
+        max_rate: the most frames a second that players show as such.
         even: the width and the height have to be even.
+        min_side: neither the width nor the height may be less.
+        in_browsers: browsers play it.
+        device: options that stand before the input, for encoders of the hardware.
+        upload: filters that bring frames to the hardware.
     """
 
     name: str
@@ -70,19 +99,68 @@ class VideoFormat:
     muxer: str
     encoder: str
     pixel_format: str
-    crf: float
-    crf_range: tuple[float, float]
-    preset: str
-    presets: Sequence[str]
+    alpha_format: str | None = None
+    grey_format: str | None = None
+    frames: PixelFormat = PixelFormat.UINT8
+    planar: PixelFormat | None = None
+    colour: Colour = Colour.LIMITED
+    transfer: str = "iec61966-2-1"
+    crf: float = 0
+    crf_range: tuple[float, float] | None = None
+    quality: Callable[[float], Sequence[str]] = _crf
+    preset: str = "medium"
+    speeds: Mapping[str, Sequence[str]] = field(default_factory=lambda: _ANY_SPEED)
     options: Sequence[str] = ()
     muxer_options: Sequence[str] = ()
+    fragments: bool = False
+    tags: bool = True
+    sound: Sequence[str] | None = None
+    loops: bool = False
+    max_rate: Fraction | None = None
     even: bool = True
+    min_side: int = 1
+    in_browsers: bool = True
+    device: Sequence[str] = ()
+    upload: Sequence[str] = ()
+
+    @property
+    def presets(self) -> tuple[str, ...]:
+        """The speeds that the codec knows, fastest first."""
+        return tuple(self.speeds)
 
     def size(self, clip: Clip) -> tuple[int, int]:
         """Width and height of the video in pixels: those of the frames, made even where they have to be."""
         unit = 2 if self.even else 1
         return -(-clip.width // unit) * unit, -(-clip.height // unit) * unit
 
+    def encoded(self, channels: int) -> str:
+        """ffmpeg's name of what frames with so many channels are encoded as."""
+        special = {1: self.grey_format, 4: self.alpha_format}.get(channels)
+        return special if special is not None else self.pixel_format
+
+
+#: use_metadata_tags keeps keys that MP4 does not know (prompt, workflow).
+_MP4_TAGS = ("-movflags", "use_metadata_tags")
+#: Players on Apple's systems take H.265 under this name only.
+_HVC1 = ("-tag:v", "hvc1")
+_AAC = ("-c:a", "aac", "-b:a", "192k")
+_OPUS = ("-c:a", "libopus", "-b:a", "160k")
+_FLAC = ("-c:a", "flac")
+_PCM = ("-c:a", "pcm_s24le")
+
+_X264_SPEEDS = _speeds("-preset", *PRESETS)
+#: SVT-AV1 counts from 13 down to 0; stock's Save WEBM takes 6.
+_SVT_SPEEDS = _speeds("-preset", 12, 11, 10, 9, 8, 6, 5, 4, 3)
+#: libvpx: a way of searching and how much of it is left out.
+_VP9_SPEEDS: Mapping[str, Sequence[str]] = {
+    preset: ("-deadline", deadline, "-cpu-used", str(skipped))
+    for preset, (deadline, skipped) in zip(
+        PRESETS,
+        [("realtime", 8), ("realtime", 7), ("realtime", 6), *(("good", n) for n in (5, 4, 3, 2, 1, 0))],
+        strict=True,
+    )
+}
+_WEBP_SPEEDS = _speeds("-compression_level", 0, 1, 2, 3, 3, 4, 5, 6, 6)
 
 #: What plays everywhere. The defaults are those of stock's Save Video.
 H264_MP4 = VideoFormat(
@@ -91,15 +169,197 @@ H264_MP4 = VideoFormat(
     muxer="mp4",
     encoder="libx264",
     pixel_format="yuv420p",
+    planar=PixelFormat.YUV420,
     crf=23,
     crf_range=(0, 51),
-    preset="medium",
-    presets=("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"),
+    speeds=_X264_SPEEDS,
     # Centre, in the order of H.264's table E-1; ffmpeg's own option for it is overruled by the frames.
     options=("-x264-params", "chromaloc=1"),
-    # use_metadata_tags keeps keys that MP4 does not know (prompt, workflow); faststart puts the index in front.
-    muxer_options=("-movflags", "use_metadata_tags+faststart"),
+    muxer_options=_MP4_TAGS,
+    fragments=True,
+    sound=_AAC,
 )
+
+#: A colour for each pixel. Chromium plays it, Firefox and most television sets do not.
+H264_444_MP4 = VideoFormat(
+    name="h264-444",
+    extension=".mp4",
+    muxer="mp4",
+    encoder="libx264",
+    pixel_format="yuv444p",
+    colour=Colour.FULL,
+    crf=23,
+    crf_range=(0, 51),
+    speeds=_X264_SPEEDS,
+    muxer_options=_MP4_TAGS,
+    fragments=True,
+    sound=_AAC,
+    even=False,
+    in_browsers=False,
+)
+
+
+def _h265(name: str, pixel_format: str, frames: PixelFormat, planar: PixelFormat) -> VideoFormat:
+    return VideoFormat(
+        name=name,
+        extension=".mp4",
+        muxer="mp4",
+        encoder="libx265",
+        pixel_format=pixel_format,
+        frames=frames,
+        planar=planar,
+        crf=28,
+        crf_range=(0, 51),
+        speeds=_X264_SPEEDS,
+        options=("-x265-params", "chromaloc=1:log-level=error", *_HVC1),
+        muxer_options=_MP4_TAGS,
+        fragments=True,
+        sound=_AAC,
+        # Below that x265 refuses.
+        min_side=16,
+        in_browsers=False,
+    )
+
+
+H265_MP4 = _h265("h265", "yuv420p", PixelFormat.UINT8, PixelFormat.YUV420)
+H265_10_MP4 = _h265("h265-10", "yuv420p10le", PixelFormat.UINT16, PixelFormat.YUV420_10)
+
+
+def _av1(name: str, container: str, pixel_format: str, frames: PixelFormat, planar: PixelFormat) -> VideoFormat:
+    return VideoFormat(
+        name=name,
+        extension="." + container,
+        muxer=container,
+        encoder="libsvtav1",
+        pixel_format=pixel_format,
+        frames=frames,
+        planar=planar,
+        crf=30,
+        crf_range=(1, 63),
+        quality=_whole_crf,
+        speeds=_SVT_SPEEDS,
+        muxer_options=_MP4_TAGS if container == "mp4" else (),
+        fragments=container == "mp4",
+        sound=_AAC if container == "mp4" else _OPUS,
+        # Below that SVT-AV1 refuses.
+        min_side=64,
+    )
+
+
+AV1_MP4 = _av1("av1", "mp4", "yuv420p", PixelFormat.UINT8, PixelFormat.YUV420)
+AV1_10_MP4 = _av1("av1-10", "mp4", "yuv420p10le", PixelFormat.UINT16, PixelFormat.YUV420_10)
+AV1_WEBM = _av1("av1-webm", "webm", "yuv420p", PixelFormat.UINT8, PixelFormat.YUV420)
+AV1_10_WEBM = _av1("av1-10-webm", "webm", "yuv420p10le", PixelFormat.UINT16, PixelFormat.YUV420_10)
+
+#: Keeps alpha, as stock's Save WEBM does.
+VP9_WEBM = VideoFormat(
+    name="vp9",
+    extension=".webm",
+    muxer="webm",
+    encoder="libvpx-vp9",
+    pixel_format="yuv420p",
+    alpha_format="yuva420p",
+    planar=PixelFormat.YUV420,
+    crf=31,
+    crf_range=(0, 63),
+    quality=_vp9_quality,
+    speeds=_VP9_SPEEDS,
+    options=("-row-mt", "1"),
+    sound=_OPUS,
+)
+
+#: Lossless: the frames' own bytes come back, alpha too.
+FFV1_MKV = VideoFormat(
+    name="ffv1",
+    extension=".mkv",
+    muxer="matroska",
+    encoder="ffv1",
+    pixel_format="bgr0",
+    alpha_format="bgra",
+    grey_format="gray",
+    colour=Colour.RGB,
+    # Version 3 with checksums; every frame stands alone, and four slices are coded side by side.
+    options=("-level", "3", "-g", "1", "-slices", "4", "-slicecrc", "1"),
+    sound=_FLAC,
+    even=False,
+    in_browsers=False,
+)
+
+
+def _prores(name: str, profile: str, pixel_format: str, alpha_format: str | None, *, even: bool) -> VideoFormat:
+    return VideoFormat(
+        name=name,
+        extension=".mov",
+        muxer="mov",
+        encoder="prores_ks",
+        pixel_format=pixel_format,
+        alpha_format=alpha_format,
+        frames=PixelFormat.UINT16,
+        # ProRes has no number for sRGB's transfer function, and editors expect BT.709 throughout.
+        transfer="bt709",
+        options=("-profile:v", profile, "-vendor", "apl0", "-alpha_bits", "16"),
+        muxer_options=_MP4_TAGS,
+        fragments=True,
+        sound=_PCM,
+        even=even,
+        in_browsers=False,
+    )
+
+
+PRORES_422_MOV = _prores("prores-422-hq", "hq", "yuv422p10le", None, even=True)
+PRORES_4444_MOV = _prores("prores-4444", "4444", "yuv444p10le", "yuva444p10le", even=False)
+
+GIF = VideoFormat(
+    name="gif",
+    extension=".gif",
+    muxer="gif",
+    encoder="gif",
+    pixel_format="pal8",
+    colour=Colour.RGB,
+    tags=False,
+    loops=True,
+    # Delays are hundredths of a second, and browsers play 1/100 s as 1/10 s.
+    max_rate=Fraction(50),
+    even=False,
+)
+
+WEBP = VideoFormat(
+    name="webp",
+    extension=".webp",
+    muxer="webp",
+    encoder="libwebp_anim",
+    # libwebp converts by itself.
+    pixel_format="bgra",
+    colour=Colour.RGB,
+    alpha_format="bgra",
+    crf=23,
+    crf_range=(0, 63),
+    quality=_webp_quality,
+    speeds=_WEBP_SPEEDS,
+    tags=False,
+    loops=True,
+    # Delays are thousandths of a second.
+    max_rate=Fraction(100),
+    even=False,
+)
+
+#: Formats that every ffmpeg can write which was built with their encoders, as people read them.
+VIDEO_FORMATS: Mapping[str, VideoFormat] = {
+    "mp4 (H.264)": H264_MP4,
+    "mp4 (H.264 4:4:4)": H264_444_MP4,
+    "mp4 (H.265)": H265_MP4,
+    "mp4 (H.265 10-bit)": H265_10_MP4,
+    "mp4 (AV1)": AV1_MP4,
+    "mp4 (AV1 10-bit)": AV1_10_MP4,
+    "webm (VP9)": VP9_WEBM,
+    "webm (AV1)": AV1_WEBM,
+    "webm (AV1 10-bit)": AV1_10_WEBM,
+    "mkv (FFV1)": FFV1_MKV,
+    "mov (ProRes 422 HQ)": PRORES_422_MOV,
+    "mov (ProRes 4444)": PRORES_4444_MOV,
+    "gif": GIF,
+    "webp (animated)": WEBP,
+}
 
 
 def exact_rate(fps: float | Fraction) -> Fraction:
@@ -120,41 +380,3 @@ def exact_rate(fps: float | Fraction) -> Fraction:
     if rate <= 0 or max(rate.numerator, rate.denominator) > _MAX_RATE_PART:
         raise ValueError(f"expected a positive frame rate with parts up to {_MAX_RATE_PART}, got {rate}")
     return rate
-
-
-def encode_arguments(
-    video: VideoFormat, clip: Clip, *, rate: Fraction, crf: float, preset: str, tags: str | None, output: str
-) -> list[str]:
-    """ffmpeg's arguments for frames that come through its standard input.
-
-    Args:
-        video: the format.
-        clip: geometry of the frames.
-        rate: frames a second.
-        crf: quality, on the codec's scale.
-        preset: speed, one of the format's.
-        tags: path of a file in ffmpeg's metadata format.
-        output: path of the file to write.
-
-    Raises:
-        SinkError: no format takes frames with so many channels.
-    """
-    if clip.channels not in _INPUT_FORMATS:
-        raise SinkError(f"expected frames with 1, 3 or 4 channels for a video, got {clip.channels}")
-    source = ["-f", "rawvideo", "-pixel_format", _INPUT_FORMATS[clip.channels]]
-    source += ["-video_size", f"{clip.width}x{clip.height}", "-framerate", str(rate), "-i", "pipe:0"]
-    tagging = [] if tags is None else ["-f", "ffmetadata", "-i", file_url(tags), "-map_metadata", "1"]
-    target = ["-map", "0:v", "-vf", _filters(video, clip), "-pix_fmt", video.pixel_format, *_ENCODER_TAGS]
-    codec = ["-c:v", video.encoder, "-preset", preset, "-crf", f"{crf:g}", *video.options]
-    container = ["-f", video.muxer, *video.muxer_options, "-y", file_url(output)]
-    return [*source, *tagging, *target, *codec, *container]
-
-
-def _filters(video: VideoFormat, clip: Clip) -> str:
-    """Even size, by repeating the last column and line, then one accurate conversion."""
-    width, height = video.size(clip)
-    right, bottom = width - clip.width, height - clip.height
-    filters = []
-    if right or bottom:
-        filters += [f"pad={width}:{height}", f"fillborders=right={right}:bottom={bottom}:mode=smear"]
-    return ",".join([*filters, _CONVERSION, _FRAME_TAGS])

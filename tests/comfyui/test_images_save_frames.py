@@ -20,7 +20,6 @@ OPTIONS: dict[str, Any] = {
     "format": "png",
     "compression": 4,
     "quality": 95,
-    "input_color_space": "sRGB",
     "writers": 2,
 }
 

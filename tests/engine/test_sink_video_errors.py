@@ -283,12 +283,12 @@ def test_full_disk_while_frames_come_is_named_with_a_remedy(tmp_path: Path) -> N
 
 @linux
 def test_disk_that_is_full_only_at_the_end_never_leaves_a_broken_file(tmp_path: Path) -> None:
-    # Somewhere in this range the disk takes every frame but not the index, which is moved to the front at the end.
+    # In this range the disk takes every frame but not the copy with the index in front, which is made at the end.
     frames = noise(8)
     save(VideoSink(OutputNames(tmp_path, "whole"), fps=24, crf=10, preset="ultrafast"), frames)
     whole = (tmp_path / "whole_00001_.mp4").stat().st_size
     outcomes = []
-    for number, pages in enumerate(range(-2, 4)):
+    for number, pages in enumerate([*range(-2, 4), whole // 4096 + 8]):
         folder = tmp_path / str(number)
         folder.mkdir()
         with small_disk(folder, str((whole // 4096 + pages) * 4096)) as disk, nothing_survives(disk):
@@ -301,10 +301,12 @@ def test_disk_that_is_full_only_at_the_end_never_leaves_a_broken_file(tmp_path: 
                 assert files_in(disk) == []
             else:
                 assert probe(sink.path).frames == 8
-                assert sink.path.stat().st_size == whole
+                assert bool(sink.notes) == (sink.path.stat().st_size != whole)
+                assert all("stays in fragments" in note and "No space left" in note for note in sink.notes)
             outcomes.append(sink.path is not None)
 
-    assert outcomes == sorted(outcomes) and outcomes[0] is False and outcomes[-1] is True
+    assert outcomes == sorted(outcomes) and outcomes[0] is False and outcomes[-2] is True
+    assert sink.notes == []
 
 
 @linux

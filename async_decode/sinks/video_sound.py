@@ -1,0 +1,75 @@
+"""The sound of a video: samples in host memory on their way into ffmpeg."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ffmpeg import file_url
+from ..files import file_error
+
+#: What codecs of sound agree on.
+MAX_CHANNELS = 8
+#: Samples that are interleaved at once.
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """The sound that belongs to a clip and begins with its first frame.
+
+    Attributes:
+        samples: ``(C, S)`` float32, -1 to 1, 1 to 8 channels.
+        rate: samples a second.
+
+    Raises:
+        ValueError: the samples or the rate are none that could be saved.
+    """
+
+    samples: npt.NDArray[np.float32]
+    rate: int
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 2 or self.samples.dtype != np.float32:
+            raise ValueError(
+                f"expected sound as (channels, samples) float32, got {self.samples.shape} {self.samples.dtype}"
+            )
+        if not 1 <= self.samples.shape[0] <= MAX_CHANNELS:
+            raise ValueError(f"expected sound with 1 to {MAX_CHANNELS} channels, got {self.samples.shape[0]}")
+        if self.samples.shape[1] == 0:
+            raise ValueError("the sound is empty: it has no samples")
+        if not 1 <= self.rate <= 768_000:
+            raise ValueError(f"expected a sample rate from 1 to 768000 Hz, got {self.rate}")
+
+    @property
+    def seconds(self) -> Fraction:
+        """How long it is."""
+        return Fraction(self.samples.shape[1], self.rate)
+
+    def frames(self, rate: Fraction) -> int:
+        """How many frames of a video it takes to hear all of it."""
+        return max(1, math.ceil(self.seconds * rate))
+
+    def write(self) -> str:
+        """Write the samples into a file that only this user can read; return its path."""
+        handle, path = tempfile.mkstemp(prefix="async-decode-", suffix=".f32")
+        try:
+            with open(handle, "wb") as file:
+                for first in range(0, self.samples.shape[1], _BLOCK):
+                    block = self.samples[:, first : first + _BLOCK]
+                    # What a NaN sounds like is no codec's business.
+                    file.write(np.ascontiguousarray(np.nan_to_num(block.T, posinf=1.0, neginf=-1.0), "<f4").data)
+        except OSError as error:
+            os.unlink(path)
+            raise file_error(path, error) from error
+        return path
+
+    def input_arguments(self, path: str) -> list[str]:
+        """ffmpeg's arguments that read what ``write`` wrote."""
+        return ["-f", "f32le", "-ar", str(self.rate), "-ac", str(self.samples.shape[0]), "-i", file_url(path)]

@@ -1,0 +1,44 @@
+"""Async Save Video: frames that are there already become a video, while other nodes go on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.v0_0_2 import io
+
+from . import running, video_files
+
+
+class AsyncSaveVideo(io.ComfyNode):
+    """Takes the place of Create Video and Save Video."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return running.schema(
+            node_id="AsyncSaveVideo",
+            display_name="Async Save Video",
+            description="Encodes frames into a video file, as Create Video and Save Video do, while other nodes of the "
+            "workflow go on.",
+            inputs=[*running.images_inputs(), *video_files.inputs()],
+            outputs=[
+                io.Video.Output(display_name="video", tooltip="The video, backed by the file."),
+                io.Image.Output(display_name="images", tooltip="The frames, as they came in."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    async def execute(
+        cls,
+        images: Any,
+        chunk_size: int,
+        buffer_depth: int,
+        filename_prefix: str,
+        **options: Any,
+    ) -> io.NodeOutput:
+        running.check_images(images)
+        _, height, width, channels = images.shape
+        file = video_files.VideoFile(cls.hidden, filename_prefix, width, height, channels, images.device, **options)
+        report = await running.run_images(images, file.sinks, chunk_size=chunk_size, buffer_depth=buffer_depth)
+        return io.NodeOutput(file.video(), images, ui={**file.ui(), **report})

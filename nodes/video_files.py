@@ -1,0 +1,246 @@
+"""A video file: the widgets, the sound, the sinks and the outputs of the nodes that save video."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import folder_paths
+import numpy as np
+import torch
+from comfy_api.v0_0_2 import InputImpl, io, ui
+
+from ..async_decode import SinkError
+from ..async_decode.files import OutputNames
+from ..async_decode.sinks import H264_MP4, VIDEO_FORMATS, Sink, Sound, VideoFormat, VideoSink
+from . import saving
+
+#: The longest side of what stands in for a file that browsers do not play, in pixels.
+PROXY_SIDE = 768
+#: The quality of that, on H.264's scale; …
+PROXY_CRF = 26
+#: … and of what stands in for a file that ComfyUI itself cannot read.
+READABLE_CRF = 14
+
+
+def inputs() -> list[io.Input]:
+    """The inputs that both nodes have."""
+    return [
+        saving.filename_prefix_input("video/ComfyUI"),
+        io.Float.Input(
+            "fps",
+            default=24.0,
+            min=0.01,
+            max=1000.0,
+            step=0.001,
+            tooltip="Frames per second. 23.976, 29.97 and 59.94 are taken as 24000/1001, 30000/1001 and 60000/1001. "
+            "GIF knows at most 50, WebP 100.",
+        ),
+        io.Combo.Input(
+            "format",
+            options=list(VIDEO_FORMATS),
+            default=next(iter(VIDEO_FORMATS)),
+            tooltip="mp4 (H.264) plays everywhere. 4:4:4 keeps sharp coloured edges, few players take it. H.265 and "
+            "AV1 make smaller files, their 10-bit forms smoother gradients. VP9 (and ProRes 4444, FFV1, GIF, WebP) "
+            "keep alpha. FFV1 is lossless: the very frames come back. ProRes is for editing. A GIF gets a palette of "
+            "256 colours for each frame, so that memory does not grow with the clip; GIF and WebP carry no sound and "
+            "no workflow.",
+        ),
+        io.Int.Input(
+            "quality",
+            default=int(H264_MP4.crf),
+            min=0,
+            max=63,
+            tooltip="The codec's CRF: lower is better and larger. H.264: 0 (lossless) to 51, 23 is what Save Video "
+            "uses, 17 is hard to tell from the frames, each 6 more about halve the file. H.265: 0 to 51, 28 is like 23 "
+            "of H.264. AV1: 1 to 63, 30 is usual. VP9: 0 (lossless) to 63, 31 is usual. WebP: 0 is lossless, then 1 to "
+            "63. ProRes, FFV1 and GIF have no such choice.",
+        ),
+        io.Combo.Input(
+            "preset",
+            options=list(H264_MP4.presets),
+            default=H264_MP4.preset,
+            tooltip="How long the encoder may think: faster presets keep up with faster decoders, slower ones make "
+            "smaller files of the same quality. The names are those of H.264 and H.265; AV1 takes presets 12 to 3, VP9 "
+            "cpu-used 8 to 0, WebP methods 0 to 6 for them. ProRes, FFV1 and GIF know one speed.",
+        ),
+        io.Boolean.Input(
+            "ping_pong",
+            default=False,
+            optional=True,
+            tooltip="Play the clip forwards, then backwards. The frames wait for that on disk, uncompressed (3 bytes a "
+            "pixel, 6 in formats of more than 8 bits), next to the video, and are gone afterwards: memory does not "
+            "grow with the clip.",
+        ),
+        io.Int.Input(
+            "loop_count",
+            default=0,
+            min=0,
+            max=1000,
+            optional=True,
+            tooltip="How often the clip is played once more. GIF and WebP tell it to the player, and 0 means for ever. "
+            "In a video the frames are encoded again, from a copy on disk as for ping_pong, and 0 means once.",
+        ),
+        io.Audio.Input(
+            "audio",
+            optional=True,
+            tooltip="The sound, from the first frame on: AAC in mp4, Opus in webm, PCM in mov, FLAC in mkv. It is "
+            "padded with silence or cut to the length of the video.",
+        ),
+        io.Boolean.Input(
+            "trim_to_audio",
+            default=False,
+            optional=True,
+            tooltip="End the video where the sound ends, instead of the other way round. Needs audio.",
+        ),
+        io.Boolean.Input(
+            "convert_on_gpu",
+            default=False,
+            optional=True,
+            tooltip="Convert to the video's own 4:2:0 colours on the GPU (CUDA and ROCm), so that half as many bytes "
+            "are copied and the encoder has less to do. Colours differ by one step of 255 at most. Formats without "
+            "4:2:0 (4:4:4, ProRes, FFV1, GIF, WebP) and frames with alpha are left as they are.",
+        ),
+    ]
+
+
+class VideoFile:
+    """The file of one run, and a small one in ComfyUI's temporary folder where browsers would not play it.
+
+    Args:
+        hidden: the node's hidden inputs.
+        filename_prefix: as of ``saving.target_of``.
+        width: of the frames, in pixels; ``height`` likewise.
+        channels: of the frames: 1, 3 or 4.
+        device: where the frames are made.
+        fps: frames a second.
+        format: one of ``VIDEO_FORMATS``.
+        quality: on the format's scale.
+        preset: the encoder's speed.
+        ping_pong: play it backwards as well.
+        loop_count: how often it is played once more.
+        audio: ComfyUI's AUDIO, or ``None``.
+        trim_to_audio: end where the sound ends.
+        convert_on_gpu: convert colours on the device.
+
+    Attributes:
+        sinks: who takes the frames.
+
+    Raises:
+        SinkError: a value is none that the format takes; as ``saving.target_of``.
+    """
+
+    def __init__(
+        self,
+        hidden: Any,
+        filename_prefix: str,
+        width: int,
+        height: int,
+        channels: int,
+        device: torch.device,
+        *,
+        fps: float,
+        format: str,
+        quality: int,
+        preset: str,
+        ping_pong: bool = False,
+        loop_count: int = 0,
+        audio: Any = None,
+        trim_to_audio: bool = False,
+        convert_on_gpu: bool = False,
+    ) -> None:
+        video = VIDEO_FORMATS[format]
+        _check(format, video, quality, fps)
+        sound = sound_of(audio)
+        if trim_to_audio and sound is None:
+            raise SinkError("trim_to_audio: there is no audio to end with; connect audio, or switch trim_to_audio off")
+        target = saving.target_of(filename_prefix, width, height)
+        keeps_alpha = channels == 4 and video.alpha_format is not None
+        self.format = video
+        self._subfolder = target.subfolder
+        # What the file and its stand-in have in common.
+        shared: dict[str, Any] = {
+            "fps": fps,
+            "sound": sound,
+            "trim_to_sound": trim_to_audio,
+            "ping_pong": ping_pong,
+        }
+        self._file = VideoSink(
+            target.names,
+            video=video,
+            crf=quality if video.crf_range is not None else None,
+            preset=preset,
+            metadata=saving.metadata_of(hidden),
+            repeats=loop_count,
+            convert_on_device=convert_on_gpu and device.type == "cuda" and not keeps_alpha,
+            **shared,
+        )
+        self._proxy = self._stand_in(shared)
+        self.sinks: list[Sink] = [self._file, *([self._proxy] if self._proxy else [])]
+
+    def _stand_in(self, shared: dict[str, Any]) -> VideoSink | None:
+        """Who makes the file that is shown, or read by other nodes, instead; ``None``: nobody has to."""
+        readable = _is_readable(self.format)
+        if self.format.in_browsers and readable:
+            return None
+        return VideoSink(
+            OutputNames(folder_paths.get_temp_directory(), "AsyncVAEDecode"),
+            crf=PROXY_CRF if readable else READABLE_CRF,
+            preset="veryfast",
+            max_side=PROXY_SIDE if readable else None,
+            frames_as=self._file.pixel_format,
+            is_preview=True,
+            **shared,
+        )
+
+    def video(self) -> Any:
+        """The VIDEO, backed by the file, or by what stands in for it where ComfyUI could not read it."""
+        unreadable = self._proxy is not None and not _is_readable(self.format)
+        return InputImpl.VideoFromFile(str(self._proxy.path if unreadable else self._file.path))
+
+    def ui(self) -> dict[str, Any]:
+        """What the node shows: the file, or what browsers play instead."""
+        if self._proxy is not None and not self.format.in_browsers:
+            shown = ui.SavedResult(self._proxy.path.name, "", io.FolderType.temp)
+        else:
+            shown = ui.SavedResult(self._file.path.name, self._subfolder, io.FolderType.output)
+        return ui.PreviewVideo([shown]).as_dict()
+
+
+def sound_of(audio: Any) -> Sound | None:
+    """ComfyUI's AUDIO as the engine takes it: the first of a batch, on the host.
+
+    Raises:
+        SinkError: it is none, or none that could be saved; the message names the value and the remedy.
+    """
+    if audio is None:
+        return None
+    try:
+        waveform, rate = audio["waveform"], int(audio["sample_rate"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SinkError(
+            f"audio: expected an AUDIO with a waveform and a sample_rate, got {type(audio).__name__}; connect an "
+            "output of that type"
+        ) from error
+    if not isinstance(waveform, torch.Tensor) or waveform.ndim not in (2, 3) or waveform.numel() == 0:
+        got = tuple(waveform.shape) if isinstance(waveform, torch.Tensor) else type(waveform).__name__
+        raise SinkError(f"audio: expected a waveform (batch, channels, samples), got {got}; trim or load it again")
+    samples = (waveform if waveform.ndim == 2 else waveform[0]).detach().to("cpu", torch.float32)
+    try:
+        return Sound(np.ascontiguousarray(samples.numpy()), rate)
+    except ValueError as error:
+        raise SinkError(f"audio: {error}; convert it first") from error
+
+
+def _check(format: str, video: VideoFormat, quality: int, fps: float) -> None:
+    """Refuse, by the widgets' names, what the engine would refuse by its own."""
+    if video.crf_range is not None:
+        best, worst = video.crf_range
+        if not best <= quality <= worst:
+            raise SinkError(f"quality: {format} takes {best:g} (best) to {worst:g} (smallest), got {quality}")
+    if video.max_rate is not None and fps > video.max_rate:
+        raise SinkError(f"fps: {format} knows at most {video.max_rate} frames a second, got {fps:g}; choose fewer")
+
+
+def _is_readable(video: VideoFormat) -> bool:
+    """Whether ComfyUI, that is its ffmpeg, decodes it: none does that for animated WebP."""
+    return video.muxer != "webp"
