@@ -3,24 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from comfy_api.v0_0_2 import io, ui
 
-from ..async_decode.sinks import ImageEncoder, ImageFilesSink, JpegEncoder, PngEncoder, WebpEncoder
+from ..async_decode.sinks import (
+    ExrEncoder,
+    ImageEncoder,
+    ImageFilesSink,
+    JpegEncoder,
+    Png16Encoder,
+    PngEncoder,
+    TiffEncoder,
+    WebpEncoder,
+)
 from . import saving
 
-#: What makes an encoder of the widgets ``compression`` and ``quality`` and of the metadata.
-MakeEncoder = Callable[[int, int, Mapping[str, str]], ImageEncoder]
 
-#: The formats by their names in the widget, the default first. Which widgets a format shows is in
-#: ``web/js/format_widgets.js``.
+@dataclass(frozen=True)
+class Options:
+    """What the widgets of ``inputs`` say, by their names."""
+
+    filename_prefix: str
+    format: str
+    compression: int
+    quality: int
+    input_color_space: str
+    writers: int
+
+
+#: What makes the encoder of a format, of the widgets and the metadata.
+MakeEncoder = Callable[[Options, Mapping[str, str]], ImageEncoder]
+
+#: The formats by their names in the widget, the default first. Which widgets apply to which format, the browser learns
+#: from the table in ``web/js/format_widgets.js``.
 FORMATS: Mapping[str, MakeEncoder] = {
-    "png": lambda compression, _, metadata: PngEncoder(compress_level=compression, metadata=metadata),
-    "jpeg": lambda _, quality, metadata: JpegEncoder(quality=quality, metadata=metadata),
-    "webp": lambda _, quality, metadata: WebpEncoder(quality=quality, metadata=metadata),
-    "webp lossless": lambda _, __, metadata: WebpEncoder(lossless=True, metadata=metadata),
+    "png": lambda given, texts: PngEncoder(compress_level=given.compression, metadata=texts),
+    "png 16-bit": lambda given, texts: Png16Encoder(compress_level=given.compression, metadata=texts),
+    "jpeg": lambda given, texts: JpegEncoder(quality=given.quality, metadata=texts),
+    "webp": lambda given, texts: WebpEncoder(quality=given.quality, metadata=texts),
+    "webp lossless": lambda given, texts: WebpEncoder(lossless=True, metadata=texts),
+    "tiff": lambda given, texts: TiffEncoder(compress_level=given.compression, metadata=texts),
+    "exr half": lambda given, texts: _exr(given, texts, half=True),
+    "exr float": lambda given, texts: _exr(given, texts, half=False),
 }
+#: What EXR's input can be; the default first.
+COLOR_SPACES = ["sRGB", "HDR", "linear"]
+
+
+def _exr(given: Options, texts: Mapping[str, str], *, half: bool) -> ImageEncoder:
+    space: Any = given.input_color_space
+    return ExrEncoder(half=half, color_space=space, compress_level=given.compression, metadata=texts)
 
 
 def inputs() -> list[io.Input]:
@@ -31,16 +65,19 @@ def inputs() -> list[io.Input]:
             "format",
             options=list(FORMATS),
             default=next(iter(FORMATS)),
-            tooltip="png: 8 bits a channel, lossless, the bytes of Save Image. jpeg: small, no alpha. webp: smaller "
-            "still, with alpha. webp lossless: every bit, smaller than png, slower.",
+            tooltip="png: 8 bits a channel, lossless, the bytes of Save Image. png 16-bit, tiff: 16 bits, lossless. "
+            "jpeg: small, no alpha. webp: smaller still, with alpha. webp lossless: every one of 8 bits, smaller than "
+            "png, slower. exr half, exr float: linear light in 16 or 32-bit floats, for Nuke, Blender, Resolve. Prompt "
+            "and workflow are in all of them; dropped on the canvas, png and webp bring the workflow back.",
         ),
         io.Int.Input(
             "compression",
             default=4,
             min=0,
             max=9,
-            tooltip="PNG compression level: 0 is fastest and largest, 9 slowest and smallest, 4 is what Save Image "
-            "uses. 1 is about 2.5 times as fast as 4, with files about a fifth larger.",
+            tooltip="How hard png, png 16-bit, tiff and exr try to be small, without any loss: 0 is fastest and "
+            "largest, 9 slowest and smallest, 4 is what Save Image uses. For png, 1 is about 2.5 times as fast as 4, "
+            "with files about a fifth larger.",
         ),
         io.Int.Input(
             "quality",
@@ -48,6 +85,14 @@ def inputs() -> list[io.Input]:
             min=1,
             max=100,
             tooltip="Of jpeg and webp: 100 is best and largest. From 90 on, jpeg keeps colour at full resolution.",
+        ),
+        io.Combo.Input(
+            "input_color_space",
+            options=COLOR_SPACES,
+            default=COLOR_SPACES[0],
+            tooltip="What the frames are, for exr, which holds linear light: sRGB (what models make) has sRGB's curve "
+            "taken off, so that Nuke and Blender show it right without any setting; HDR is HLG in Rec. 2020 and has "
+            "that curve taken off; linear is written as it is, value for value. Alpha is not multiplied in.",
         ),
         io.Int.Input(
             "writers",
@@ -64,12 +109,8 @@ class FrameFiles:
 
     Args:
         hidden: the node's hidden inputs.
-        filename_prefix: as of ``saving.target_of``.
+        options: what the widgets say.
         width: of the frames, in pixels; ``height`` likewise.
-        format: one of ``FORMATS``.
-        compression: PNG's level.
-        quality: of JPEG and WebP.
-        writers: threads, 0 for as many as are good.
 
     Attributes:
         sink: who takes the frames.
@@ -78,21 +119,10 @@ class FrameFiles:
         SinkError: as ``saving.target_of``.
     """
 
-    def __init__(
-        self,
-        hidden: Any,
-        filename_prefix: str,
-        width: int,
-        height: int,
-        *,
-        format: str,
-        compression: int,
-        quality: int,
-        writers: int,
-    ) -> None:
-        target = saving.target_of(filename_prefix, width, height)
-        encoder = FORMATS[format](compression, quality, saving.metadata_of(hidden))
-        self.sink = ImageFilesSink(target.names, encoder, writers=writers or None)
+    def __init__(self, hidden: Any, options: Options, width: int, height: int) -> None:
+        target = saving.target_of(options.filename_prefix, width, height)
+        encoder = FORMATS[options.format](options, saving.metadata_of(hidden))
+        self.sink = ImageFilesSink(target.names, encoder, writers=options.writers or None)
         self._subfolder = target.subfolder
 
     def ui(self) -> dict[str, Any]:

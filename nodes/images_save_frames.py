@@ -35,19 +35,12 @@ class AsyncSaveFrames(io.ComfyNode):
         format: str,
         compression: int,
         quality: int,
+        input_color_space: str,
         writers: int,
     ) -> io.NodeOutput:
         running.check_images(images)
         _, height, width, _ = images.shape
-        files = frame_files.FrameFiles(
-            cls.hidden,
-            filename_prefix,
-            width,
-            height,
-            format=format,
-            compression=compression,
-            quality=quality,
-            writers=writers,
-        )
+        options = frame_files.Options(filename_prefix, format, compression, quality, input_color_space, writers)
+        files = frame_files.FrameFiles(cls.hidden, options, width, height)
         report = await running.run_images(images, [files.sink], chunk_size=chunk_size, buffer_depth=buffer_depth)
         return io.NodeOutput(images, ui={**files.ui(), **report})

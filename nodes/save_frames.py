@@ -43,6 +43,7 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
         format: str,
         compression: int,
         quality: int,
+        input_color_space: str,
         writers: int,
         output_images: bool,
         tile_size: int = 0,
@@ -53,15 +54,8 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
         check_vae(vae)
         tiling = tiling_of(vae, tile_size, overlap, temporal_size, temporal_overlap)
         latent = latent_of(samples, vae)
-        files = frame_files.FrameFiles(
-            cls.hidden,
-            filename_prefix,
-            *frame_size(vae, latent),
-            format=format,
-            compression=compression,
-            quality=quality,
-            writers=writers,
-        )
+        options = frame_files.Options(filename_prefix, format, compression, quality, input_color_space, writers)
+        files = frame_files.FrameFiles(cls.hidden, options, *frame_size(vae, latent))
         result = await running.run(
             vae,
             latent,

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from ..timeline import draw_comparison
+from ..trace import write_chrome_trace
 from . import child as children
-from .arms import KINDS, STOCK, Settings, make_arms
+from .arms import KINDS, STOCK, Settings, asynchronous, make_arms
 from .harness import ArmResult, Budget, Harness, agreement, content_agreement
 from .host import measure_host
 from .memory import MEASURED
@@ -27,7 +29,9 @@ from .variants import VARIANTS
 from .workload import Case, Loaders, Workload
 
 #: What there is to measure, with the share of the time that each part may take.
-PARTS = {"wall": 6, "profile": 1, "memory": 2, "variants": 1, "host": 2}
+PARTS = {"wall": 6, "profile": 1, "timeline": 1, "memory": 2, "variants": 1, "host": 2}
+#: Parts that share one loaded model.
+_IN_THIS_PROCESS = {"wall", "profile", "timeline"}
 #: A profile of more latents than this only gets larger: every step of a decode is like the one before.
 _PROFILED_LATENTS = 21
 
@@ -106,7 +110,7 @@ class Suite:
     def run(self) -> bool:
         """Measure everything; return whether every case was loaded and all ways of doing it made the same frames."""
         parts = self._options.parts
-        if "wall" in parts or "profile" in parts:
+        if not _IN_THIS_PROCESS.isdisjoint(parts):
             for number, case in enumerate(self._options.cases):
                 self._in_this_process(case, cases_left=len(self._options.cases) - number)
         if "memory" in parts:
@@ -147,6 +151,8 @@ class Suite:
                 self._wall(workload, self._share("wall", cases_left))
             if "profile" in self._options.parts and self._budget.allows(0):
                 self._profile(workload)
+            if "timeline" in self._options.parts and self._budget.allows(0):
+                self._timeline(workload)
         del workload
         gc.collect()
         if self._options.device.type == "cuda":
@@ -192,6 +198,24 @@ class Suite:
         for arm in arms:
             told = f"{arm['utilisation']:.2%} busy" if "utilisation" in arm else arm["error"]
             self._log(f"{case}: {arm['arm']}: {told}")
+
+    def _timeline(self, workload: Workload) -> None:
+        """One run with a single slot and one with all, drawn on one time scale; the latter as a trace, too."""
+        workload.latent = workload.latent[:, :, :_PROFILED_LATENTS]
+        settings, saving = self._options.settings.for_saving(self._options.one_saving), self._options.one_saving
+        runs = []
+        for title, depth in (("sequential", 1), ("asynchronous", settings.buffer_depth)):
+            for _warm_up in (True, False):
+                with tempfile.TemporaryDirectory(dir=self._options.scratch) as folder:
+                    pipeline = asynchronous(
+                        workload, [saving.sink(Path(folder), "timeline")], replace(settings, buffer_depth=depth)
+                    )
+            runs.append((f"{title}, {saving.name}", pipeline.recorder.spans, pipeline.report))
+        stem = f"timeline-{workload.case.model}"
+        draw_comparison(runs).save(self._options.out / f"{stem}.png")
+        _, spans, report = runs[-1]
+        write_chrome_trace(self._options.out / f"{stem}.json", spans, report=report)
+        self._log(f"{workload.case}: {stem}.png, {stem}.json")
 
     def _memory(self) -> None:
         names = {kind: name for name, kind in KINDS.items()}

@@ -1,6 +1,8 @@
 """Sinks: who takes finished frames. One file for each kind, and the formats that they write."""
 
 from .base import Sink
+from .image_deep import Png16Encoder, TiffEncoder
+from .image_exr import ExrEncoder
 from .image_files import ImageFilesSink
 from .image_formats import ImageEncoder, JpegEncoder, PngEncoder, WebpEncoder
 from .null import NullSink
@@ -13,15 +15,18 @@ from .video_sound import Sound
 __all__ = [
     "H264_MP4",
     "VIDEO_FORMATS",
+    "ExrEncoder",
     "ImageEncoder",
     "ImageFilesSink",
     "JpegEncoder",
     "NullSink",
+    "Png16Encoder",
     "PngEncoder",
     "PreviewSink",
     "Sink",
     "Sound",
     "TensorSink",
+    "TiffEncoder",
     "VideoFormat",
     "VideoSink",
     "WebpEncoder",

@@ -28,7 +28,7 @@ _JPEG_SEGMENT = 65533
 #: The marker that ends a JPEG file.
 _JPEG_END = b"\xff\xd9"
 #: Where ComfyUI keeps the prompt, and the first of the other texts, which count down from there.
-_PROMPT_TAG, _FIRST_TAG = 0x0110, 0x010F
+PROMPT_TAG, FIRST_TAG = 0x0110, 0x010F
 
 
 class ImageEncoder(abc.ABC):
@@ -86,7 +86,7 @@ class PngEncoder(ImageEncoder):
     pixel_format = PixelFormat.UINT8
 
     def __init__(self, *, compress_level: int = 4, metadata: Mapping[str, str] | None = None) -> None:
-        _check_range("compress_level", compress_level, 0, 9)
+        check_range("compress_level", compress_level, 0, 9)
         self._compress_level = compress_level
         # Made once: saving only reads it.
         self._info = PngInfo()
@@ -113,7 +113,7 @@ class JpegEncoder(ImageEncoder):
     max_side = 65500
 
     def __init__(self, *, quality: int = 95, metadata: Mapping[str, str] | None = None) -> None:
-        _check_range("quality", quality, 1, 100)
+        check_range("quality", quality, 1, 100)
         self._quality = quality
         self._subsampling = "4:4:4" if quality >= 90 else "4:2:0"
         kept: dict[str, str] = {}
@@ -176,8 +176,8 @@ class WebpEncoder(ImageEncoder):
         effort: int = 2,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        _check_range("quality", quality, 0, 100)
-        _check_range("effort", effort, 0, 6)
+        check_range("quality", quality, 0, 100)
+        check_range("effort", effort, 0, 6)
         self._options = {"lossless": lossless, "exact": lossless, "quality": quality, "method": effort}
         self._exif = _exif(metadata or {})
 
@@ -185,7 +185,7 @@ class WebpEncoder(ImageEncoder):
         image_of(frame).save(file, format="WEBP", exif=self._exif, **self._options)
 
 
-def _check_range(name: str, value: int, least: int, most: int) -> None:
+def check_range(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ValueError(f"{name} must be from {least} to {most}, got {value}")
 
@@ -195,12 +195,12 @@ def _exif(metadata: Mapping[str, str]) -> bytes:
     if not metadata:
         return b""
     exif = Image.Exif()
-    tag = _FIRST_TAG
+    tag = FIRST_TAG
     for key, text in metadata.items():
         # Encoded here: of a string, Pillow keeps ASCII only.
         entry = f"{key}:{text}".encode()
         if key == "prompt":
-            exif[_PROMPT_TAG] = entry
+            exif[PROMPT_TAG] = entry
         else:
             exif[tag] = entry
             tag -= 1

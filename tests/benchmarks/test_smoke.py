@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from async_decode.bench import arms, harness, memory, trace
@@ -243,6 +244,19 @@ def test_a_profile_without_a_gpu_says_so_for_every_arm(tmp_path: Path) -> None:
         "asynchronous, png4",
     ]
     assert all("no kernels" in arm["error"] for arm in profiled)
+
+
+def test_a_timeline_shows_one_slot_beside_several(tmp_path: Path) -> None:
+    status, data = run(tmp_path, "--parts", "timeline", "--save", "png4", "--chunk-size", "2", "--buffer-depth", "4")
+
+    assert status == 0 and not data["cases"]
+    with Image.open(tmp_path / "timeline-narrow.png") as picture:
+        assert picture.width == 2160
+    trace_file = json.loads((tmp_path / "timeline-narrow.json").read_text())
+    report = trace_file["otherData"]["report"]
+    assert (report["buffer_depth"], report["chunk_size"], report["frames"]) == (4, 2, 9)
+    saved = [event for event in trace_file["traceEvents"] if event.get("cat") == "save"]
+    assert sum(event["args"]["frames"] for event in saved) == 9
 
 
 def test_memory_of_an_arm(tmp_path: Path) -> None:

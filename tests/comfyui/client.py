@@ -135,6 +135,12 @@ class Client:
         """Close the websocket."""
         self.events.close()
 
+    def add(self, prompt: Prompt, class_type: str, /, **inputs: Any) -> Output:
+        """Add a node as a front end does: required inputs that are not given have their default values."""
+        required = self.object_info(class_type)[class_type]["input"]["required"]
+        defaults = {name: spec[1]["default"] for name, spec in required.items() if "default" in (spec[1:] or [{}])[0]}
+        return prompt.add(class_type, **{**defaults, **inputs})
+
     def queue(self, prompt: Prompt, *, extra_pnginfo: dict[str, Any] | None = None, front: bool = False) -> str:
         """Queue ``prompt`` and return its id.
 

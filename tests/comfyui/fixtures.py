@@ -22,9 +22,9 @@ from tests.comfyui.server import BOOTSTRAP, SHIM
 RECIPE = SHIM / "random_vae.py"
 #: Family and width of each VAE. The full Wan 2.2 is a file of 1.1 GB and takes 3.5 GB of memory to decode.
 WIDTHS = {
-    "wan21": ("wan21", 16),
+    "wan21": ("wan21", 8),
     "wan21-full": ("wan21", 96),
-    "wan22": ("wan22", 16),
+    "wan22": ("wan22", 8),
     "wan22-full": ("wan22", 256),
     "sd": ("sd", 32),
     "sd-full": ("sd", 128),

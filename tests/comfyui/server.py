@@ -21,6 +21,9 @@ REPOSITORY = Path(__file__).parents[2]
 SHIM = Path(__file__).parent / "core_shim"
 BOOTSTRAP = SHIM / "bootstrap.py"
 PROBE_NODES = SHIM / "probe_nodes"
+#: One thread, because torch's threads spin while they wait for each other: on a busy machine two take many times as
+#: long as one.
+ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
 #: What the pack's folder is called in ``custom_nodes``: not its own name, because users choose it.
 PACK_FOLDER = "named-by-the-user"
 
@@ -104,7 +107,7 @@ class Server:
             self._process = subprocess.Popen(
                 [str(part) for part in self._command()],
                 cwd=self.base,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", **self.env},
+                env={**os.environ, **ENVIRONMENT, **self.env},
                 # Held open as long as the tests run: the server ends when they do.
                 stdin=subprocess.PIPE,
                 stdout=log,

@@ -20,6 +20,7 @@ OPTIONS: dict[str, Any] = {
     "format": "png",
     "compression": 4,
     "quality": 95,
+    "input_color_space": "sRGB",
     "writers": 2,
 }
 

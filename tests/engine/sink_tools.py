@@ -139,6 +139,17 @@ def probe(path: Path) -> Probe:
     )
 
 
+def tags_of(path: Path) -> dict[str, str]:
+    """The tags of a file as ffmpeg reads them."""
+    text = run_ffmpeg("-v", "error", "-i", path, "-f", "ffmetadata", "-").stdout.decode()
+    lines = re.finditer(r"((?:[^\\=\n]|\\.)+)=((?:[^\\\n]|\\.)*)\n", text.partition("\n")[2], re.DOTALL)
+    return {_unescaped(line[1]): _unescaped(line[2]) for line in lines}
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+
+
 def psnr(got: np.ndarray, wanted: np.ndarray) -> float:
     """Peak signal to noise ratio of uint8 pixels, in dB."""
     error = np.mean((got.astype(float) - wanted.astype(float)) ** 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import struct
 import tempfile
 from fractions import Fraction
@@ -28,6 +27,7 @@ from tests.engine.sink_tools import (
     psnr,
     run_ffmpeg,
     save,
+    tags_of,
 )
 
 #: What ffmpeg prints for limited range, BT.709's matrix and primaries, sRGB's transfer, and chroma at the centre.
@@ -60,17 +60,6 @@ def rgb_of(path: Path, size: tuple[int, int]) -> np.ndarray:
     r, b = luma + 1.5748 * red, luma + 1.8556 * blue
     g = (luma - 0.2126 * r - 0.0722 * b) / 0.7152
     return np.clip(255 * np.stack([r, g, b], axis=-1), 0, 255)
-
-
-def tags_of(path: Path) -> dict[str, str]:
-    """The tags of a file as ffmpeg reads them."""
-    text = run_ffmpeg("-v", "error", "-i", path, "-f", "ffmetadata", "-").stdout.decode()
-    lines = re.finditer(r"((?:[^\\=\n]|\\.)+)=((?:[^\\\n]|\\.)*)\n", text.partition("\n")[2], re.DOTALL)
-    return {_unescaped(line[1]): _unescaped(line[2]) for line in lines}
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize(

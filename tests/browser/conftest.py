@@ -1,0 +1,134 @@
+"""Fixtures for tests in ComfyUI's own front end: a headless Chromium on a real server, of each core.
+
+``open_front_end(renderer="vue", theme="light")`` opens a page; ``front_end`` is one with the defaults; a test that
+takes ``renderer`` or ``theme`` as well runs with each. The server, its ``client`` and the ``models`` are those of
+``tests/comfyui``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from async_decode.demo.weights import read_safetensors
+from tests.browser import chromium
+from tests.browser.front_end import SETTINGS, FrontEnd, Renderer, Theme
+from tests.comfyui.client import Client
+
+# Found by pytest under these names: fixtures, and what shows a server's log when a test fails.
+from tests.comfyui.conftest import (  # noqa: F401
+    client,
+    core,
+    models,
+    pytest_runtest_makereport,
+    pytest_runtest_setup,
+    server,
+    start_server,
+)
+from tests.comfyui.server import REPOSITORY, Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext
+
+VIEWPORT = {"width": 1280, "height": 900}
+DEMO = REPOSITORY / "async_decode" / "demo"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, without a window; not for the whole session, as playwright's event loop is in the way of others."""
+    reason = chromium.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium.find(), args=list(chromium.FLAGS))
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(params=["litegraph", "vue"])
+def renderer(request: pytest.FixtureRequest) -> Renderer:
+    """Who draws the nodes."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(params=["dark", "light"])
+def theme(request: pytest.FixtureRequest) -> Theme:
+    """The colours of the front end."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def open_front_end(browser: Browser, server: Server, client: Client) -> Iterator[Callable[..., FrontEnd]]:  # noqa: F811
+    """Opens front ends: ``open_front_end(renderer=…, theme=…, settings={…}, beside=…)``.
+
+    Settings belong to the server, so that those of the last call hold for all; ``beside`` opens a second tab of the
+    same browser and leaves the settings alone. A console error of one of our modules fails the test.
+    """
+    contexts: list[BrowserContext] = []
+    opened: list[FrontEnd] = []
+
+    def open_front_end(
+        *,
+        renderer: Renderer = "litegraph",
+        theme: Theme = "dark",
+        settings: dict[str, Any] | None = None,
+        beside: FrontEnd | None = None,
+    ) -> FrontEnd:
+        if beside is None:
+            _write_settings(server, renderer, theme, settings or {})
+            context = browser.new_context(viewport=VIEWPORT, base_url=server.url)  # type: ignore[arg-type]
+            # A test talks to its server and to nobody else.
+            context.route(lambda url: not url.startswith(server.url), lambda route: route.abort())
+            contexts.append(context)
+        else:
+            context = beside.page.context
+        front_end = FrontEnd(context.new_page(), server, f"{renderer}-{theme}")
+        opened.append(front_end)
+        front_end.open()
+        return front_end
+
+    yield open_front_end
+    for context in contexts:
+        context.close()
+    errors = [error for front_end in opened for error in front_end.errors]
+    assert not errors, "our modules logged errors in the browser:\n" + "\n".join(errors)
+
+
+@pytest.fixture
+def front_end(open_front_end: Callable[..., FrontEnd]) -> FrontEnd:
+    """A front end that draws with LiteGraph in the dark theme."""
+    return open_front_end()
+
+
+@pytest.fixture
+def demo(server: Server) -> dict[str, str]:  # noqa: F811
+    """Part of the demo's clip on the server: ``latent`` for LoadLatent, ``vae`` for TestLoadVAE.
+
+    17 frames of 192 x 128 pixels: real pictures, and decoded within a few seconds on a machine without a GPU.
+    """
+    # The whole clip is 13 latent frames of 32 x 48.
+    latent = read_safetensors(DEMO / "demo.latent")["latent_tensor"][:, :, :5, 8:24, 12:36].contiguous()
+    save_file({"latent_tensor": latent, "latent_format_version_0": torch.tensor([])}, server.input / "demo.latent")
+    shutil.copy(DEMO / "weights.safetensors", server.base / "models" / "vae" / "demo.safetensors")
+    return {"latent": "demo.latent", "vae": "demo.safetensors"}
+
+
+def _write_settings(of: Server, renderer: Renderer, theme: Theme, settings: dict[str, Any]) -> None:
+    file = of.base / "user" / "default" / "comfy.settings.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    written = {
+        **SETTINGS,
+        "Comfy.VueNodes.Enabled": renderer == "vue",
+        "Comfy.ColorPalette": theme,
+        **settings,
+    }
+    file.write_text(json.dumps(written), "utf-8")
