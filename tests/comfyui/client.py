@@ -44,6 +44,10 @@ class Prompt:
         self.nodes[node] = {"class_type": class_type, "inputs": inputs}
         return Output(node)
 
+    def as_sent(self) -> Any:
+        """The nodes as the server gets them."""
+        return json.loads(json.dumps(self.nodes))
+
 
 @dataclass(frozen=True)
 class Result:
