@@ -75,6 +75,10 @@ class Recorder:
         with self._lock:
             self._spans.append(span)
 
+    def __len__(self) -> int:
+        """How many spans there are so far."""
+        return len(self._spans)
+
     def since(self, count: int) -> list[Span]:
         """The spans that came after the first ``count``, in the order in which they ended up here."""
         with self._lock:

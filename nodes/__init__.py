@@ -7,6 +7,7 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 from .decode import AsyncVAEDecode
 from .images_save_frames import AsyncSaveFrames
 from .images_save_video import AsyncSaveVideo
+from .routes import add_routes
 from .save_frames import AsyncVAEDecodeSaveFrames
 from .save_video import AsyncVAEDecodeSaveVideo
 
@@ -20,4 +21,6 @@ class AsyncVAEDecodeExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> AsyncVAEDecodeExtension:
     """What ComfyUI calls to get the nodes."""
+    # Not in the extension's on_load, which older cores do not call.
+    add_routes()
     return AsyncVAEDecodeExtension()

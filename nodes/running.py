@@ -11,6 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
+from types import TracebackType
 from typing import Any
 
 import comfy.utils
@@ -24,6 +25,7 @@ from ..async_decode.pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
 from ..async_decode.ring import ring_bytes
 from ..async_decode.sinks import PreviewSink, Sink, TensorSink
 from ..async_decode.taps import Ladder, Tiling
+from . import events
 from . import tiling as tiling_side
 from . import vae as vae_side
 
@@ -160,7 +162,7 @@ async def run(
     )
     with vae_side.device_context(vae.device):
         vae_side.load(vae, ladder, latent, ring_bytes=ring_bytes)
-    with running.pipeline as pipeline:
+    with running as pipeline:
         # Not around the whole block: other nodes run in this thread while this one waits below.
         with vae_side.device_context(vae.device), vae_side.explained(vae, latent):
             try:
@@ -199,7 +201,7 @@ async def run_images(
         total_frames=images.shape[0],
         decoding=Decoding("images", exact=True, bounded=True),
     )
-    with running.pipeline as pipeline:
+    with running as pipeline:
         with vae_side.device_context(images.device):
             closing = pipeline.feed(images)
         await running.wait(closing)
@@ -226,26 +228,41 @@ def check_images(images: Any) -> None:
 
 
 class _Run:
-    """A pipeline and what ComfyUI sees of it: progress bar, live preview, interrupt, report.
+    """A pipeline and what ComfyUI sees of it: progress bar, live preview, events, interrupt, report.
 
-    All of that belongs to the node's thread.
+    All of that belongs to the node's thread. Under ``with`` the pipeline runs.
     """
 
     def __init__(self, sinks: Sequence[Sink], **settings: Any) -> None:
-        self._preview = PreviewSink()
+        self._events = events.RunEvents()
+        wish = self._events.preview
+        self._preview = PreviewSink(wish.interval) if wish.enabled else None
         self._bar = comfy.utils.ProgressBar(1)
         self._shown = -1
         self.pipeline = FramePipeline(
-            [*sinks, self._preview],
+            [*sinks, *([self._preview] if self._preview else [])],
             cancels=(model_management.InterruptProcessingException, asyncio.CancelledError),
             **settings,
         )
 
+    def __enter__(self) -> FramePipeline:
+        self._events.begin(self.pipeline)
+        return self.pipeline.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.pipeline.__exit__(kind, error, traceback)
+        finally:
+            self._events.end()
+
     def poll(self) -> None:
         """Show how many frames have been written; raise if the user has cancelled."""
         model_management.throw_exception_if_processing_interrupted()
+        self._events.progress()
         pipeline = self.pipeline
-        image = self._preview.take()
+        image = None if self._preview is None else self._preview.take()
         if image is None and pipeline.written == self._shown:
             return
         self._shown = pipeline.written
@@ -268,7 +285,7 @@ class _Run:
         self.poll()
         for warning in self.pipeline.report.warnings:
             logging.warning("Async VAE Decode: %s", warning)
-        return {REPORT_KEY: [self.pipeline.report.to_json()]}
+        return {REPORT_KEY: [{**self.pipeline.report.to_json(), "run": self._events.run_id}]}
 
 
 def _ring_bytes(vae: Any, latent: torch.Tensor, sinks: Sequence[Sink], chunk_size: int, buffer_depth: int) -> int:
