@@ -161,7 +161,7 @@ class VideoSink(Sink):
                 output=os.fspath(self._name.part),
                 frames=self.pixel_format,
                 tags=self._tags,
-                sound=None if self._sound is None else self._sound.input_arguments(self._keep(self._sound.write())),
+                sound=None if self._sound is None else (self._sound, self._keep(self._sound.write())),
                 samples=self._samples(clip),
                 plays=self._repeats + 1 if self._repeats else 0,
                 max_side=self._max_side,
@@ -264,11 +264,13 @@ class VideoSink(Sink):
         # Never shorter than the video by a part of a sample: ffmpeg would leave out the last frame.
         return math.ceil(frames / self.rate * self._sound.rate)
 
-    def _make_whole(self, name: Reservation) -> None:
+    def _make_whole(self, name: Reservation, *, cut_short: bool) -> None:
         """Turn fragments into an ordinary file; where that fails, the fragments stay, which play as well."""
         whole = f"{name.path}.whole{PART_SUFFIX}"
         self._keep(whole)
-        arguments = whole_arguments(self.video, os.fspath(name.part), tags=self._tags, output=whole)
+        # The sound of a video that was cut short is that of the whole clip.
+        seconds = self.frames / self.rate if cut_short else None
+        arguments = whole_arguments(self.video, os.fspath(name.part), tags=self._tags, seconds=seconds, output=whole)
         try:
             self._process = FFmpegProcess(arguments, executable=self._executable)
             self._process.finish()
@@ -290,9 +292,9 @@ class VideoSink(Sink):
                 self._play_again()
             stopped = self._stop.is_set()
             self._process.finish()
-            if self.video.fragments:
-                self._make_whole(self._name)
             cut_short = not self._closing or stopped or self._fed < self._taken
+            if self.video.fragments:
+                self._make_whole(self._name, cut_short=cut_short)
             path = self._name.publish(cut_short=cut_short)
             size = path.stat().st_size
             self._recorder.add(Span(Stage.SAVE, lane, self._fed, began, self._recorder.now(), bytes=size))

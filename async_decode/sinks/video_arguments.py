@@ -17,13 +17,13 @@ happens with the 4n + 1 frames of a video model.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from fractions import Fraction
 
 from ..errors import SinkError
 from ..ffmpeg import file_url
 from ..frames import Clip, PixelFormat
 from .video_formats import Colour, VideoFormat
+from .video_sound import Sound
 
 #: ffmpeg's names of the frames that come through the pipe, by channels; what would be alpha is left out …
 _INPUT_FORMATS = {
@@ -64,7 +64,7 @@ def encode_arguments(
     output: str,
     frames: PixelFormat | None = None,
     tags: str | None = None,
-    sound: Sequence[str] | None = None,
+    sound: tuple[Sound, str] | None = None,
     samples: int | None = None,
     plays: int = 0,
     max_side: int | None = None,
@@ -80,7 +80,7 @@ def encode_arguments(
         output: path of the file to write.
         frames: what comes through the pipe; ``None``: what the format takes.
         tags: path of a file in ffmpeg's metadata format.
-        sound: ffmpeg's arguments that name the sound's input; it is made as long as the video.
+        sound: what is heard, and the file that it was written to; it is made as long as the video.
         samples: how long that is, in samples; ``None``: nobody knows yet.
         plays: how often a container that can say so wants to be played; 0: forever.
         max_side: scale the video down so that no side is longer, in pixels.
@@ -99,10 +99,9 @@ def encode_arguments(
         maps += ["-map_metadata", str(inputs)]
         inputs += 1
     if sound is not None:
-        source += sound
-        # As long as the video will be; where that is not known, or less comes, ffmpeg cuts it, if not to the sample.
-        length = "" if samples is None else f"=whole_len={samples},atrim=end_sample={samples}"
-        maps += ["-map", f"{inputs}:a", "-af", "apad" + length, "-shortest"]
+        heard, path = sound
+        source += heard.input_arguments(path)
+        maps += ["-map", f"{inputs}:a", *_sound_filters(video, heard, samples)]
     target = ["-vf", ",".join(_filters(video, clip, frames, max_side))]
     if not video.upload:
         target += ["-pix_fmt", video.encoded(clip.channels)]
@@ -116,8 +115,32 @@ def encode_arguments(
     return [*source, *maps, *target, *codec, *container]
 
 
-def whole_arguments(video: VideoFormat, fragments: str, *, tags: str | None, output: str) -> list[str]:
-    """ffmpeg's arguments that make an ordinary file, with its index in front, of one that was written in fragments."""
+def _sound_filters(video: VideoFormat, sound: Sound, samples: int | None) -> list[str]:
+    """Silence behind it, and an end where the video ends."""
+    filters = []
+    channels = sound.samples.shape[0]
+    # Not 2.1, as ffmpeg would guess, whose third channel keeps the bass only; Opus takes four in one layout.
+    layout = {3: "3.0", 4: "quad" if "libopus" in (video.sound or ()) else None}.get(channels)
+    if layout is not None:
+        filters.append("channelmap=" + "|".join(map(str, range(channels))) + f":{layout}")
+    if samples is None:
+        # ffmpeg cuts it, if not to the sample.
+        return ["-af", ",".join([*filters, "apad"]), "-shortest"]
+    return ["-af", ",".join([*filters, f"apad=whole_len={samples}", f"atrim=end_sample={samples}"])]
+
+
+def whole_arguments(
+    video: VideoFormat, fragments: str, *, tags: str | None, seconds: Fraction | None, output: str
+) -> list[str]:
+    """ffmpeg's arguments that make an ordinary file, with its index in front, of one that was written in fragments.
+
+    Args:
+        video: the format.
+        fragments: path of the file that is there.
+        tags: path of the file in ffmpeg's metadata format that was used for it.
+        seconds: where to cut what is longer; ``None``: nothing is.
+        output: path of the file to write.
+    """
     options = list(video.muxer_options)
     options[options.index("-movflags") + 1] += "+faststart"
     # The codec's name in the file is the muxer's choice again.
@@ -126,7 +149,8 @@ def whole_arguments(video: VideoFormat, fragments: str, *, tags: str | None, out
     source += ["-map_metadata", "-1"] if tags is None else ["-f", "ffmetadata", "-i", file_url(tags)]
     target = ["-map", "0", "-c", "copy", *([] if tags is None else ["-map_metadata", "1"])]
     tag = ["-tag:v", "hvc1"] if "hvc1" in video.options else []
-    return [*source, *target, *tag, "-f", video.muxer, *options, "-y", file_url(output)]
+    end = [] if seconds is None else ["-t", f"{float(seconds):.6f}"]
+    return [*source, *target, *end, *tag, "-f", video.muxer, *options, "-y", file_url(output)]
 
 
 def _muxer_options(video: VideoFormat, plays: int) -> list[str]:

@@ -144,7 +144,8 @@ _MP4_TAGS = ("-movflags", "use_metadata_tags")
 #: Players on Apple's systems take H.265 under this name only.
 _HVC1 = ("-tag:v", "hvc1")
 _AAC = ("-c:a", "aac", "-b:a", "192k")
-_OPUS = ("-c:a", "libopus", "-b:a", "160k")
+#: At lower rates, which it knows as well, ffmpeg's files begin a little late.
+_OPUS = ("-c:a", "libopus", "-b:a", "160k", "-ar", "48000")
 _FLAC = ("-c:a", "flac")
 _PCM = ("-c:a", "pcm_s24le")
 

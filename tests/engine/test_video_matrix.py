@@ -1,0 +1,212 @@
+"""Every video format, from the same 25 frames: what the file says of itself, and what comes back out of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from async_decode import PixelFormat
+from async_decode.files import OutputNames
+from async_decode.sinks import VIDEO_FORMATS, Sound, VideoFormat, VideoSink
+from tests.engine.sink_tools import nothing_survives, pictures, psnr, run_ffmpeg, save
+from tests.engine.test_sink_video import tags_of
+
+FRAMES = 25
+RATE = Fraction(24000, 1001)
+SIZES = [(96, 72), (97, 67)]
+#: Where the sound has its one click, in seconds.
+CLICK = 0.25
+TAGS = {"PROMPT": '{"a": "b=c; #é"}', "WORKFLOW": "w" * 5000}
+BT709 = "bt709/bt709/iec61966-2-1"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a format's files are.
+
+    Attributes:
+        codec: ffmpeg's name of it; pixels: the pixel format with its colours.
+        psnr: what frames that are read back have at least, in dB, at the format's default quality.
+        sound: codec of the sound.
+        alpha: alpha comes back.
+    """
+
+    codec: str
+    pixels: str
+    psnr: float
+    sound: str | None = None
+    alpha: bool = False
+
+
+WANTED = {
+    "mp4 (H.264)": Wanted("h264", f"yuv420p(tv, {BT709}, progressive, center)", 33, "aac"),
+    "mp4 (H.264 4:4:4)": Wanted("h264", f"yuvj444p(pc, {BT709}, progressive, left)", 34, "aac"),
+    "mp4 (H.265)": Wanted("hevc", f"yuv420p(tv, {BT709}, progressive, center)", 31, "aac"),
+    "mp4 (H.265 10-bit)": Wanted("hevc", f"yuv420p10le(tv, {BT709}, progressive, center)", 31, "aac"),
+    "mp4 (AV1)": Wanted("av1", f"yuv420p(tv, {BT709}, progressive)", 35, "aac"),
+    "mp4 (AV1 10-bit)": Wanted("av1", f"yuv420p10le(tv, {BT709}, progressive)", 35, "aac"),
+    "webm (VP9)": Wanted("vp9", f"yuv420p(tv, {BT709}, progressive)", 34, "opus", alpha=True),
+    "webm (AV1)": Wanted("av1", f"yuv420p(tv, {BT709}, progressive)", 35, "opus"),
+    "webm (AV1 10-bit)": Wanted("av1", f"yuv420p10le(tv, {BT709}, progressive)", 35, "opus"),
+    "mkv (FFV1)": Wanted("ffv1", f"bgr0(pc, gbr/{BT709[6:]}, progressive)", np.inf, "flac", alpha=True),
+    "mov (ProRes 422 HQ)": Wanted("prores", "yuv422p10le(tv, bt709, progressive)", 36, "pcm_s24le"),
+    "mov (ProRes 4444)": Wanted("prores", "yuv444p12le(tv, bt709, progressive)", 49, "pcm_s24le", alpha=True),
+    "gif": Wanted("gif", "bgra", 31),
+    "webp (animated)": Wanted("webp_anim", "argb", 31, alpha=True),
+}
+
+
+def clip(video: VideoFormat, size: tuple[int, int], channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Frames as the pipe carries them, and the same in 8 bits."""
+    width, height = size
+    narrow = pictures(FRAMES, height, width, channels, noise=3)
+    return (narrow.astype(np.uint16) * 257 if video.frames is PixelFormat.UINT16 else narrow), narrow
+
+
+def click() -> Sound:
+    """Six seconds of silence with a click, which is more than the clip is long."""
+    samples = np.zeros((2, 6 * 44100), np.float32)
+    samples[:, round(CLICK * 44100)] = 0.9
+    return Sound(samples, 44100)
+
+
+def read(path: Path, pixel_format: str, channels: int, size: tuple[int, int]) -> np.ndarray:
+    """Every frame that is in the file, none doubled and none left out to keep a rate."""
+    arguments = ["-map", "0:v", "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", pixel_format, "-"]
+    raw = run_ffmpeg("-v", "error", "-i", path, *arguments).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, size[1], size[0], channels)
+
+
+def times(path: Path) -> tuple[list[int], Fraction]:
+    """When each frame is shown, in ticks, in order, and how long a tick is, in seconds."""
+    text = run_ffmpeg("-v", "error", "-i", path, "-map", "0:v", "-c", "copy", "-f", "framehash", "-").stdout.decode()
+    base = re.search(r"#tb 0: (\d+/\d+)", text)
+    assert base is not None, text
+    return sorted(int(line.split(",")[2]) for line in text.splitlines() if line[0] != "#"), Fraction(base[1])
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", VIDEO_FORMATS)
+def test_file_is_what_its_format_says(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
+    video, wanted = VIDEO_FORMATS[name], WANTED[name]
+    frames, narrow = clip(video, size)
+    sink = VideoSink(
+        OutputNames(tmp_path, "a"), fps=RATE, video=video, preset="veryfast", metadata=TAGS, sound=click()
+    )
+
+    with nothing_survives(tmp_path):
+        save(sink, frames)
+
+    assert sink.path == tmp_path / f"a_00001_{video.extension}" and list(tmp_path.iterdir()) == [sink.path]
+    text = run_ffmpeg("-v", "verbose", "-i", sink.path, check=False).stderr.decode()
+    stream = re.search(r"Stream #0:0.*?: Video: (\w+).*?, (\w+(?:\([^()]*\))?), (\d+)x(\d+)", text)
+    assert stream is not None, text
+    width, height = (side + side % 2 if video.even else side for side in size)
+    assert (stream[1], stream[2], int(stream[3]), int(stream[4])) == (wanted.codec, wanted.pixels, width, height)
+
+    shown, tick = times(sink.path)
+    assert len(shown) == FRAMES and shown[0] == 0
+    # A container whose ticks are too coarse for the rate is right to half a tick.
+    assert all(abs(when * tick - number / RATE) <= tick / 2 for number, when in enumerate(shown))
+    if video.muxer in ("mp4", "mov"):
+        assert all(when * tick == number / RATE for number, when in enumerate(shown))
+
+    got = read(sink.path, "rgb24", 3, (width, height))
+    assert got.shape == (FRAMES, height, width, 3)
+    padded = np.pad(narrow, ((0, 0), (0, height - size[1]), (0, width - size[0]), (0, 0)), mode="edge")
+    for index in range(FRAMES):
+        quality = [psnr(got[index], other) for other in padded]
+        assert quality[index] == max(quality) >= wanted.psnr, (index, quality)
+
+    if wanted.sound is None:
+        assert "Audio:" not in text and any("sound was left out" in note for note in sink.notes)
+    else:
+        assert f"Audio: {wanted.sound}" in text
+        check_sound(sink.path, text, wanted.sound)
+    if video.tags:
+        found = {key.upper(): value for key, value in tags_of(sink.path).items()}
+        assert {key: found.get(key) for key in TAGS} == TAGS
+    else:
+        assert any("workflow were left out" in note for note in sink.notes)
+
+
+def check_sound(path: Path, text: str, codec: str) -> None:
+    """The sound is as long as the video and begins with it."""
+    rate = int(re.findall(r"Audio: .*?(\d+) Hz, stereo", text)[0])
+    raw = run_ffmpeg("-v", "error", "-i", path, "-map", "0:a", "-f", "f32le", "-").stdout
+    heard = np.frombuffer(raw, np.float32).reshape(-1, 2)
+    assert abs(len(heard) / rate - FRAMES / RATE) <= 2 / rate
+    assert np.abs(np.abs(heard).argmax(axis=0) / rate - CLICK).max() <= 2 / rate
+    if codec in ("flac", "pcm_s24le"):
+        assert np.abs(np.abs(heard).max(axis=0) - 0.9).max() < 1e-6
+    begins = re.search(r"Duration: .*?, start: ([\d.]+)", text)
+    assert begins is not None and abs(float(begins[1])) < 0.01
+
+
+@pytest.mark.parametrize("name", [name for name, wanted in WANTED.items() if wanted.alpha])
+def test_alpha_is_kept(tmp_path: Path, name: str) -> None:
+    video = VIDEO_FORMATS[name]
+    frames, narrow = clip(video, (96, 72), channels=4)
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=RATE, video=video, preset="veryfast", crf=4)
+    save(sink, frames)
+
+    assert sink.notes == []
+    decoder = ["-c:v", "libvpx-vp9"] if video.encoder == "libvpx-vp9" else []
+    raw = run_ffmpeg("-v", "error", *decoder, "-i", sink.path, "-f", "rawvideo", "-pix_fmt", "rgba", "-").stdout
+    got = np.frombuffer(raw, np.uint8).reshape(FRAMES, 72, 96, 4)
+    assert all(psnr(got[index, ..., 3], narrow[index, ..., 3]) > 38 for index in range(FRAMES))
+    if name == "mkv (FFV1)":
+        assert np.array_equal(got, narrow)
+
+
+@pytest.mark.parametrize("name", ["mp4 (H.265 10-bit)", "mp4 (AV1 10-bit)", "mov (ProRes 4444)"])
+def test_more_than_8_bits_keep_what_8_bits_lose(tmp_path: Path, name: str) -> None:
+    # A dark gradient of 12 steps of 8 bits, which holds 48 of 10.
+    ramp = np.linspace(0.10, 0.147, 128)[None, None, :, None]
+    frames = np.broadcast_to(np.rint(ramp * 65535).astype(np.uint16), (5, 72, 128, 3)).copy()
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=RATE, video=VIDEO_FORMATS[name], crf=5)
+    save(sink, frames)
+
+    raw = run_ffmpeg("-v", "error", "-i", sink.path, "-f", "rawvideo", "-pix_fmt", "rgb48le", "-").stdout
+    got = np.frombuffer(raw, np.uint16).reshape(frames.shape).astype(float)
+    assert len(np.unique(got[2, 36, :, 1])) > 30
+    assert np.abs(got[2, 36] - frames[2, 36]).max() < 0.004 * 65535 / 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ffv1_is_exact(tmp_path: Path, channels: int) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (7, 33, 47, channels), np.uint8)
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, video=VIDEO_FORMATS["mkv (FFV1)"])
+    save(sink, frames)
+
+    assert np.array_equal(read(sink.path, "gray" if channels == 1 else "rgb24", channels, (47, 33)), frames)
+
+
+def test_h264_444_at_crf_0_is_within_a_step(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (7, 64, 96, 3), np.uint8)
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, video=VIDEO_FORMATS["mp4 (H.264 4:4:4)"], crf=0)
+    save(sink, frames)
+
+    raw = run_ffmpeg("-v", "error", "-i", sink.path, "-f", "rawvideo", "-pix_fmt", "yuv444p", "-").stdout
+    luma, blue, red = np.moveaxis(np.frombuffer(raw, np.uint8).reshape(7, 3, 64, 96).astype(float), 1, 0)
+    r, b = luma + 1.5748 * (red - 128), luma + 1.8556 * (blue - 128)
+    g = (luma - 0.2126 * r - 0.0722 * b) / 0.7152
+    got = np.rint(np.clip(np.stack([r, g, b], axis=-1), 0, 255))
+    assert np.abs(got - frames).max() <= 1
+
+
+def test_webp_at_0_is_lossless(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (5, 64, 96, 3), np.uint8)
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, video=VIDEO_FORMATS["webp (animated)"], crf=0)
+    save(sink, frames)
+
+    assert np.array_equal(read(sink.path, "rgb24", 3, (96, 64)), frames)
+
+
+def test_every_format_has_a_line_here() -> None:
+    assert list(WANTED) == list(VIDEO_FORMATS)
