@@ -128,9 +128,9 @@ def _write_formats(frames: Tensor, out: Mapping[PixelFormat, Tensor], has_nan: T
         place = out[PixelFormat.UINT16]
         # Only the host and CUDA are sure to know unsigned 16 bits.
         place.copy_(wide if wide.is_cuda else wide.to(place.device))
-    for planar in (PixelFormat.YUV420, PixelFormat.YUV420_10):
-        if planar in out:
-            write_planes(frames, out[planar], planar)
+    for name, place in out.items():
+        if name.planes is not None:
+            write_planes(frames, place, name)
     if PixelFormat.UINT8 in out:
         scaled = frames.mul_(255.0) if private else frames * 255.0
         # copy_ truncates, as numpy's astype does in stock's SaveImage.

@@ -16,6 +16,24 @@ import torch
 FrameArray = npt.NDArray[np.float32] | npt.NDArray[np.uint16] | npt.NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class Planes:
+    """How frames are stored as planes of BT.709's Y'CbCr (``yuv.py``), one below the other: Y, Cb, Cr, alpha.
+
+    Attributes:
+        bits: of a sample.
+        across: columns of pixels that share a chroma sample; ``down``: lines that do.
+        full_range: the samples use all their values; else video's part of them.
+        alpha: frames with alpha get a fourth plane.
+    """
+
+    bits: int
+    across: int
+    down: int
+    full_range: bool = False
+    alpha: bool = False
+
+
 class PixelFormat(enum.Enum):
     """How frames are stored on their way to a sink."""
 
@@ -24,28 +42,37 @@ class PixelFormat(enum.Enum):
     #: 0 to 65535, ``clip(65535 * x, 0, 65535)`` rounded to the nearest (halves to even): 0 and 1 are exact, and so is
     #: every value that came from 8 bits, which becomes 257 times what it was.
     UINT16 = "uint16"
-    #: ffmpeg's yuv420p: 8-bit Y'CbCr (``yuv.py``), the planes of a frame one below the other.
+    #: Planes, under ffmpeg's names; 10 bits are in 16, in native byte order.
     YUV420 = "yuv420p"
-    #: ffmpeg's yuv420p10, in native byte order: the same with 10 bits in 16.
     YUV420_10 = "yuv420p10"
+    YUV422_10 = "yuv422p10"
+    YUV444_10 = "yuv444p10"
+    #: In full range.
+    YUV444 = "yuv444p"
     #: 0 to 255, quantised as ComfyUI's SaveImage does: ``clip(255 * x, 0, 255)``, truncated.
     UINT8 = "uint8"
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The torch type of one sample."""
-        return {
-            PixelFormat.FLOAT32: torch.float32,
-            PixelFormat.UINT16: torch.uint16,
-            PixelFormat.YUV420: torch.uint8,
-            PixelFormat.YUV420_10: torch.uint16,
-            PixelFormat.UINT8: torch.uint8,
-        }[self]
+    def planes(self) -> Planes | None:
+        """The planes, or ``None`` where pixels are stored."""
+        return _PLANES.get(self)
 
     @property
-    def planar(self) -> bool:
-        """Whether a frame is planes of Y'CbCr in 4:2:0 instead of pixels."""
-        return self in (PixelFormat.YUV420, PixelFormat.YUV420_10)
+    def dtype(self) -> torch.dtype:
+        """The torch type of one sample."""
+        if self is PixelFormat.FLOAT32:
+            return torch.float32
+        wide = self is PixelFormat.UINT16 or (self.planes is not None and self.planes.bits > 8)
+        return torch.uint16 if wide else torch.uint8
+
+
+_PLANES = {
+    PixelFormat.YUV420: Planes(8, 2, 2),
+    PixelFormat.YUV420_10: Planes(10, 2, 2),
+    PixelFormat.YUV422_10: Planes(10, 2, 1),
+    PixelFormat.YUV444_10: Planes(10, 1, 1, alpha=True),
+    PixelFormat.YUV444: Planes(8, 1, 1, full_range=True),
+}
 
 
 @dataclass(frozen=True)
@@ -67,13 +94,16 @@ class Clip:
     def frame_shape(self, pixel_format: PixelFormat) -> tuple[int, int, int]:
         """``(lines, columns, channels)`` of one frame in ``pixel_format``.
 
-        Planes of 4:2:0 are one channel of half as many lines again: Y in full, then Cb, then Cr, two of whose lines
-        share one of these. Sizes are made even before that.
+        Planes are one channel with as many columns as Y has, where two lines of chroma may share one. Sizes that
+        chroma does not divide are made larger before that.
         """
-        if not pixel_format.planar:
+        planes = pixel_format.planes
+        if planes is None:
             return self.height, self.width, self.channels
-        height, width = self.height + self.height % 2, self.width + self.width % 2
-        return height * 3 // 2, width, 1
+        height = -(-self.height // planes.down) * planes.down
+        width = -(-self.width // planes.across) * planes.across
+        full = 2 if planes.alpha and self.channels == 4 else 1
+        return height * full + 2 * height // (planes.down * planes.across), width, 1
 
     def frame_bytes(self, pixel_format: PixelFormat) -> int:
         """Bytes of one frame in ``pixel_format``."""

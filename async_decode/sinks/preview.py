@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..frames import Clip, FrameArray, PixelFormat
+from ..frames import Clip, FrameArray, PixelFormat, Planes
 from ..spans import Recorder
 from .base import Sink
 from .image_formats import image_of
@@ -49,11 +49,19 @@ class PreviewSink(Sink):
         if now < self._due:
             return
         self._due = now + self._interval
-        clip = self._clip
-        planar = clip is not None and frames.shape[1] != clip.height
-        small = _small_of_planes(frames[-1], clip) if clip is not None and planar else _small(frames[-1])
+        clip, planes = self._clip, self._planes(frames)
+        small = _small(frames[-1]) if clip is None or planes is None else _small_of_planes(frames[-1], clip, planes)
         with self._lock:
             self._newest = small
+
+    def _planes(self, frames: FrameArray) -> Planes | None:
+        """The planes that ``frames`` are made of; ``None`` for pixels, which alone have the clip's number of lines."""
+        clip = self._clip
+        if clip is None or frames.shape[1] == clip.height:
+            return None
+        shape, size = frames.shape[1:], frames.dtype.itemsize
+        formats = (name for name in PixelFormat if name.dtype.itemsize == size and clip.frame_shape(name) == shape)
+        return next(formats).planes
 
     def take(self) -> Image.Image | None:
         """The newest preview (mode ``L``, ``RGB`` or ``RGBA``), or ``None`` if it was taken before; any thread."""
@@ -81,14 +89,16 @@ def _small(frame: FrameArray) -> npt.NDArray[np.uint8]:
         return part.astype(np.uint8)
 
 
-def _small_of_planes(frame: FrameArray, clip: Clip) -> npt.NDArray[np.uint8]:
+def _small_of_planes(frame: FrameArray, clip: Clip, planes: Planes) -> npt.NDArray[np.uint8]:
     """Every n-th pixel of a frame in planes (``yuv.py``), as RGB of 8 bits."""
     step = -(-max(clip.height, clip.width) // MAX_SIDE)
-    lines, columns = frame.shape[0] * 2 // 3, frame.shape[1]
-    unit = 4.0 if frame.dtype == np.uint16 else 1.0
-    luma = (frame[: clip.height : step, : clip.width : step, 0] / unit - 16.0) / 219.0
-    planes = frame[lines:, :, 0].reshape(2, lines // 2, columns // 2)
-    rows, places = np.ogrid[: clip.height : step, : clip.width : step]
-    blue, red = (planes[:, rows // 2, places // 2] / unit - 128.0) / 224.0
+    unit, width = 1 << (planes.bits - 8), frame.shape[1]
+    height = -(-clip.height // planes.down) * planes.down
+    low, luma_range, chroma_range = (0, 255, 255) if planes.full_range else (16, 219, 224)
+    luma = (frame[: clip.height : step, : clip.width : step, 0] / unit - low) / luma_range
+    size = (2, height // planes.down, width // planes.across)
+    chroma = frame.ravel()[height * width :][: size[0] * size[1] * size[2]].reshape(size)
+    lines, columns = np.ogrid[: clip.height : step, : clip.width : step]
+    blue, red = (chroma[:, lines // planes.down, columns // planes.across] / unit - 128) / chroma_range
     rgb = np.stack([luma + 1.5748 * red, luma - 0.1873 * blue - 0.4681 * red, luma + 1.8556 * blue], axis=-1)
     return np.clip(np.rint(rgb * 255.0), 0, 255).astype(np.uint8)

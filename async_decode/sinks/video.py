@@ -106,8 +106,7 @@ class VideoSink(Sink):
             raise ValueError(f"expected 0 or more repeats, got {repeats}")
         if trim_to_sound and sound is None:
             raise ValueError("trim_to_sound needs sound, got none")
-        planar = video.planar if convert_on_device else None
-        self.pixel_format: PixelFormat = frames_as or planar or video.frames
+        self.pixel_format: PixelFormat = frames_as or (video.planar if convert_on_device else video.frames)
         self.path: Path | None = None
         self.cut_short = False
         self.frames = 0
@@ -337,7 +336,9 @@ class VideoSink(Sink):
     def _notes(self, clip: Clip) -> list[str]:
         """What will be different in the file."""
         video, notes = self.video, []
-        if clip.channels == 4 and (video.alpha_format is None or self.pixel_format.planar) and video.encoder != "gif":
+        planes = self.pixel_format.planes
+        keeps_alpha = video.alpha_format is not None and (planes is None or planes.alpha)
+        if clip.channels == 4 and not keeps_alpha and video.encoder != "gif":
             notes.append(f"the alpha channel was left out: {video.name} has none")
         width, height = video.size(clip)
         if (width, height) != (clip.width, clip.height):

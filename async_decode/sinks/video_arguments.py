@@ -25,15 +25,12 @@ from ..frames import Clip, PixelFormat
 from .video_formats import Colour, VideoFormat
 from .video_sound import Sound
 
-#: ffmpeg's names of the frames that come through the pipe, by channels; what would be alpha is left out …
+#: ffmpeg's names of the frames that come through the pipe, by channels; what would be alpha is left out, unless the
+#: format keeps it.
 _INPUT_FORMATS = {
     PixelFormat.UINT8: {1: "gray", 3: "rgb24", 4: "rgb0"},
     PixelFormat.UINT16: {1: "gray16", 3: "rgb48", 4: "rgba64"},
-    PixelFormat.YUV420: {1: "yuv420p", 3: "yuv420p", 4: "yuv420p"},
-    PixelFormat.YUV420_10: {1: "yuv420p10", 3: "yuv420p10", 4: "yuv420p10"},
 }
-#: … unless the format keeps it.
-_ALPHA_INPUT_FORMATS = {PixelFormat.UINT8: "rgba", PixelFormat.UINT16: "rgba64"}
 _ENDIAN = "le" if sys.byteorder == "little" else "be"
 #: How long a fragment is, in microseconds.
 _FRAGMENT_US = 1_000_000
@@ -45,12 +42,16 @@ def input_format(video: VideoFormat, frames: PixelFormat, channels: int) -> str:
     Raises:
         SinkError: no format takes frames with so many channels.
     """
-    if channels not in _INPUT_FORMATS[frames]:
+    if channels not in (1, 3, 4):
         raise SinkError(f"expected frames with 1, 3 or 4 channels for a video, got {channels}")
-    if channels == 4 and video.alpha_format is not None and frames in _ALPHA_INPUT_FORMATS:
-        name = _ALPHA_INPUT_FORMATS[frames]
+    if frames.planes is not None:
+        name = frames.value
+        if frames.planes.alpha and channels == 4:
+            name = name.replace("yuv", "yuva")
     else:
         name = _INPUT_FORMATS[frames][channels]
+        if channels == 4 and video.alpha_format is not None:
+            name = name.replace("rgb0", "rgba")
     return name + (_ENDIAN if frames.dtype.itemsize == 2 else "")
 
 
@@ -89,7 +90,7 @@ def encode_arguments(
         SinkError: no format takes frames with so many channels.
     """
     frames = video.frames if frames is None else frames
-    width, height = video.size(clip) if frames.planar else (clip.width, clip.height)
+    width, height = _frame_size(clip, frames)
     source = [*video.device, "-f", "rawvideo", "-pixel_format", input_format(video, frames, clip.channels)]
     source += ["-video_size", f"{width}x{height}", "-framerate", str(rate), "-i", "pipe:0"]
     maps = ["-map", "0:v"]
@@ -186,19 +187,28 @@ def _frame_tags(video: VideoFormat, channels: int) -> str:
     )
 
 
+def _frame_size(clip: Clip, frames: PixelFormat) -> tuple[int, int]:
+    """Width and height of what comes through the pipe; planes have been made as large as their chroma needs."""
+    if frames.planes is None:
+        return clip.width, clip.height
+    across, down = frames.planes.across, frames.planes.down
+    return -(-clip.width // across) * across, -(-clip.height // down) * down
+
+
 def _filters(video: VideoFormat, clip: Clip, frames: PixelFormat, max_side: int | None) -> list[str]:
-    """Even size, by repeating the last column and line, then one accurate conversion."""
+    """A size that the codec takes, by repeating the last column and line, then one accurate conversion."""
     width, height = video.size(clip)
-    right, bottom = width - clip.width, height - clip.height
+    came_width, came_height = _frame_size(clip, frames)
+    right, bottom = width - came_width, height - came_height
     filters = []
-    if (right or bottom) and not frames.planar:
+    if right or bottom:
         filters += [f"pad={width}:{height}", f"fillborders=right={right}:bottom={bottom}:mode=smear"]
     longest = max(width, height)
     if max_side is not None and longest > max_side:
         width, height = (max(2, round(side * max_side / longest / 2) * 2) for side in (width, height))
         filters.append(f"scale={width}:{height}:flags=area")
-    if not frames.planar and video.colour is not Colour.RGB:
-        filters.append(_conversion(video))
+    if frames not in (video.frames, video.planar) or (frames.planes is None and video.colour is not Colour.RGB):
+        filters.append(_conversion(video, frames))
     filters.append(_frame_tags(video, clip.channels))
     if video.encoder == "gif":
         # A palette for each frame: one for the clip would have to hold all frames until the last has come.
@@ -210,12 +220,11 @@ def _filters(video: VideoFormat, clip: Clip, frames: PixelFormat, max_side: int 
     return [*filters, *video.upload]
 
 
-def _conversion(video: VideoFormat) -> str:
-    """One scaler of swscale's. Grey is full range too, which ffmpeg would not assume."""
-    output = "tv" if video.colour is Colour.LIMITED else "pc"
-    # In 1/256 of a pixel: the centre of 2x2 pixels, or the left one of two.
-    across, down = (0, 128) if "422" in video.pixel_format else (128, 128)
+def _conversion(video: VideoFormat, frames: PixelFormat) -> str:
+    """One scaler of swscale's, for 8-bit 4:2:0. Grey is full range too, which ffmpeg would not assume."""
+    full = frames.planes is None or frames.planes.full_range
+    # In 1/256 of a pixel: the centre of 2x2 pixels.
     return (
-        f"scale=in_range=full:out_range={output}:out_color_matrix=bt709:out_h_chr_pos={across}:out_v_chr_pos={down}"
-        ":flags=area+accurate_rnd+full_chroma_int"
+        f"scale=in_range={'full' if full else 'tv'}:in_color_matrix=bt709:out_range=tv:out_color_matrix=bt709"
+        ":out_h_chr_pos=128:out_v_chr_pos=128:flags=area+accurate_rnd+full_chroma_int"
     )

@@ -26,7 +26,7 @@ class Colour(enum.Enum):
 
     #: BT.709's Y'CbCr in limited range, which every player knows.
     LIMITED = "limited"
-    #: BT.709's Y'CbCr in full range, whose steps are finer: 8-bit RGB comes back within one step.
+    #: The same in full range, whose steps are no wider than RGB's: 8 bits come back within one step.
     FULL = "full"
     #: RGB stays RGB.
     RGB = "rgb"
@@ -71,8 +71,8 @@ class VideoFormat:
         pixel_format: ffmpeg's name of what is encoded.
         alpha_format: the same for frames with alpha; ``None``: alpha is left out.
         grey_format: the same for grey frames; ``None``: as the others.
-        frames: what the pipe carries: 16-bit frames for codecs that keep more than 8 bits.
-        planar: the frames as the codec wants them, for a conversion on the device; ``None``: there is none.
+        frames: what the pipe carries: bytes of RGB, unless ffmpeg's conversion would lose what the codec could keep.
+        planar: what it carries when colours are converted on the device.
         colour: what becomes of RGB.
         transfer: ffmpeg's name of the transfer function in the tags.
         crf: the default quality; lower is better.
@@ -87,7 +87,7 @@ class VideoFormat:
         sound: ffmpeg's options for the sound; ``None``: the container has none.
         loops: the container says how often it is to be played.
         max_rate: the most frames a second that players show as such.
-        even: the width and the height have to be even.
+        unit: what the width and the height have to be divisible by.
         min_side: neither the width nor the height may be less.
         in_browsers: browsers play it.
         device: options that stand before the input, for encoders of the hardware.
@@ -102,7 +102,7 @@ class VideoFormat:
     alpha_format: str | None = None
     grey_format: str | None = None
     frames: PixelFormat = PixelFormat.UINT8
-    planar: PixelFormat | None = None
+    planar: PixelFormat = PixelFormat.UINT8
     colour: Colour = Colour.LIMITED
     transfer: str = "iec61966-2-1"
     crf: float = 0
@@ -117,7 +117,7 @@ class VideoFormat:
     sound: Sequence[str] | None = None
     loops: bool = False
     max_rate: Fraction | None = None
-    even: bool = True
+    unit: tuple[int, int] = (2, 2)
     min_side: int = 1
     in_browsers: bool = True
     device: Sequence[str] = ()
@@ -129,9 +129,9 @@ class VideoFormat:
         return tuple(self.speeds)
 
     def size(self, clip: Clip) -> tuple[int, int]:
-        """Width and height of the video in pixels: those of the frames, made even where they have to be."""
-        unit = 2 if self.even else 1
-        return -(-clip.width // unit) * unit, -(-clip.height // unit) * unit
+        """Width and height of the video in pixels: those of the frames, made larger where they have to be."""
+        across, down = self.unit
+        return -(-clip.width // across) * across, -(-clip.height // down) * down
 
     def encoded(self, channels: int) -> str:
         """ffmpeg's name of what frames with so many channels are encoded as."""
@@ -188,6 +188,8 @@ H264_444_MP4 = VideoFormat(
     muxer="mp4",
     encoder="libx264",
     pixel_format="yuv444p",
+    frames=PixelFormat.YUV444,
+    planar=PixelFormat.YUV444,
     colour=Colour.FULL,
     crf=23,
     crf_range=(0, 51),
@@ -195,7 +197,7 @@ H264_444_MP4 = VideoFormat(
     muxer_options=_MP4_TAGS,
     fragments=True,
     sound=_AAC,
-    even=False,
+    unit=(1, 1),
     in_browsers=False,
 )
 
@@ -223,7 +225,7 @@ def _h265(name: str, pixel_format: str, frames: PixelFormat, planar: PixelFormat
 
 
 H265_MP4 = _h265("h265", "yuv420p", PixelFormat.UINT8, PixelFormat.YUV420)
-H265_10_MP4 = _h265("h265-10", "yuv420p10le", PixelFormat.UINT16, PixelFormat.YUV420_10)
+H265_10_MP4 = _h265("h265-10", "yuv420p10le", PixelFormat.YUV420_10, PixelFormat.YUV420_10)
 
 
 def _av1(name: str, container: str, pixel_format: str, frames: PixelFormat, planar: PixelFormat) -> VideoFormat:
@@ -248,9 +250,9 @@ def _av1(name: str, container: str, pixel_format: str, frames: PixelFormat, plan
 
 
 AV1_MP4 = _av1("av1", "mp4", "yuv420p", PixelFormat.UINT8, PixelFormat.YUV420)
-AV1_10_MP4 = _av1("av1-10", "mp4", "yuv420p10le", PixelFormat.UINT16, PixelFormat.YUV420_10)
+AV1_10_MP4 = _av1("av1-10", "mp4", "yuv420p10le", PixelFormat.YUV420_10, PixelFormat.YUV420_10)
 AV1_WEBM = _av1("av1-webm", "webm", "yuv420p", PixelFormat.UINT8, PixelFormat.YUV420)
-AV1_10_WEBM = _av1("av1-10-webm", "webm", "yuv420p10le", PixelFormat.UINT16, PixelFormat.YUV420_10)
+AV1_10_WEBM = _av1("av1-10-webm", "webm", "yuv420p10le", PixelFormat.YUV420_10, PixelFormat.YUV420_10)
 
 #: Keeps alpha, as stock's Save WEBM does.
 VP9_WEBM = VideoFormat(
@@ -282,33 +284,36 @@ FFV1_MKV = VideoFormat(
     # Version 3 with checksums; every frame stands alone, and four slices are coded side by side.
     options=("-level", "3", "-g", "1", "-slices", "4", "-slicecrc", "1"),
     sound=_FLAC,
-    even=False,
+    unit=(1, 1),
     in_browsers=False,
 )
 
 
-def _prores(name: str, profile: str, pixel_format: str, alpha_format: str | None, *, even: bool) -> VideoFormat:
+def _prores(
+    name: str, profile: str, frames: PixelFormat, alpha_format: str | None, unit: tuple[int, int]
+) -> VideoFormat:
     return VideoFormat(
         name=name,
         extension=".mov",
         muxer="mov",
         encoder="prores_ks",
-        pixel_format=pixel_format,
+        pixel_format=f"{frames.value}le",
         alpha_format=alpha_format,
-        frames=PixelFormat.UINT16,
+        frames=frames,
+        planar=frames,
         # ProRes has no number for sRGB's transfer function, and editors expect BT.709 throughout.
         transfer="bt709",
         options=("-profile:v", profile, "-vendor", "apl0", "-alpha_bits", "16"),
         muxer_options=_MP4_TAGS,
         fragments=True,
         sound=_PCM,
-        even=even,
+        unit=unit,
         in_browsers=False,
     )
 
 
-PRORES_422_MOV = _prores("prores-422-hq", "hq", "yuv422p10le", None, even=True)
-PRORES_4444_MOV = _prores("prores-4444", "4444", "yuv444p10le", "yuva444p10le", even=False)
+PRORES_422_MOV = _prores("prores-422-hq", "hq", PixelFormat.YUV422_10, None, (2, 1))
+PRORES_4444_MOV = _prores("prores-4444", "4444", PixelFormat.YUV444_10, "yuva444p10le", (1, 1))
 
 GIF = VideoFormat(
     name="gif",
@@ -321,7 +326,7 @@ GIF = VideoFormat(
     loops=True,
     # Delays are hundredths of a second, and browsers play 1/100 s as 1/10 s.
     max_rate=Fraction(50),
-    even=False,
+    unit=(1, 1),
 )
 
 WEBP = VideoFormat(
@@ -341,7 +346,7 @@ WEBP = VideoFormat(
     loops=True,
     # Delays are thousandths of a second.
     max_rate=Fraction(100),
-    even=False,
+    unit=(1, 1),
 )
 
 #: Formats that every ffmpeg can write which was built with their encoders, as people read them.

@@ -81,10 +81,12 @@ def nothing_survives(folder: Path) -> Iterator[None]:
     assert not parts, f"half-written files stay: {parts}"
 
 
-def run_ffmpeg(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[bytes]:
-    """Run ffmpeg and return what it printed and wrote."""
+def run_ffmpeg(
+    *arguments: str | Path, check: bool = True, data: bytes | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run ffmpeg, feeding it ``data``, and return what it printed and wrote."""
     command = [find_ffmpeg(), "-hide_banner", "-nostdin", *map(os.fspath, arguments)]
-    return subprocess.run(command, capture_output=True, check=check, timeout=PATIENCE)
+    return subprocess.run(command, capture_output=True, check=check, timeout=PATIENCE, input=data)
 
 
 def decode(path: Path, pixel_format: str, size: tuple[int, int], channels: int) -> np.ndarray:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from async_decode import PixelFormat
+from async_decode import FinishedFrames, FramePipeline
 from async_decode.files import OutputNames
-from async_decode.sinks import VIDEO_FORMATS, Sound, VideoFormat, VideoSink
-from tests.engine.sink_tools import nothing_survives, pictures, psnr, run_ffmpeg, save
+from async_decode.sinks import VIDEO_FORMATS, Sound, VideoSink
+from tests.engine.sink_tools import nothing_survives, pictures, psnr, run_ffmpeg
 from tests.engine.test_sink_video import tags_of
 
 FRAMES = 25
@@ -61,11 +62,17 @@ WANTED = {
 }
 
 
-def clip(video: VideoFormat, size: tuple[int, int], channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Frames as the pipe carries them, and the same in 8 bits."""
+def clip(size: tuple[int, int], channels: int = 3) -> np.ndarray:
+    """The frames, ``(T, H, W, C)`` in 8 bits."""
     width, height = size
-    narrow = pictures(FRAMES, height, width, channels, noise=3)
-    return (narrow.astype(np.uint16) * 257 if video.frames is PixelFormat.UINT16 else narrow), narrow
+    return pictures(FRAMES, height, width, channels, noise=3)
+
+
+def save(sink: VideoSink, frames: np.ndarray) -> None:
+    """Let ``sink`` take 8-bit frames as it wants them; the pipeline makes that of floats."""
+    with FramePipeline([sink], finish=FinishedFrames(), total_frames=len(frames)) as pipeline:
+        # A little more than the fraction, which might be cut down to the byte below.
+        pipeline.submit((torch.from_numpy(frames.astype(np.float32)) + 1e-3) / 255)
 
 
 def click() -> Sound:
@@ -94,10 +101,8 @@ def times(path: Path) -> tuple[list[int], Fraction]:
 @pytest.mark.parametrize("name", VIDEO_FORMATS)
 def test_file_is_what_its_format_says(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
     video, wanted = VIDEO_FORMATS[name], WANTED[name]
-    frames, narrow = clip(video, size)
-    sink = VideoSink(
-        OutputNames(tmp_path, "a"), fps=RATE, video=video, preset="veryfast", metadata=TAGS, sound=click()
-    )
+    frames = clip(size)
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=RATE, video=video, preset="veryfast", metadata=TAGS, sound=click())
 
     with nothing_survives(tmp_path):
         save(sink, frames)
@@ -106,22 +111,24 @@ def test_file_is_what_its_format_says(tmp_path: Path, name: str, size: tuple[int
     text = run_ffmpeg("-v", "verbose", "-i", sink.path, check=False).stderr.decode()
     stream = re.search(r"Stream #0:0.*?: Video: (\w+).*?, (\w+(?:\([^()]*\))?), (\d+)x(\d+)", text)
     assert stream is not None, text
-    width, height = (side + side % 2 if video.even else side for side in size)
+    width, height = (-(-side // unit) * unit for side, unit in zip(size, video.unit, strict=True))
     assert (stream[1], stream[2], int(stream[3]), int(stream[4])) == (wanted.codec, wanted.pixels, width, height)
 
     shown, tick = times(sink.path)
     assert len(shown) == FRAMES and shown[0] == 0
-    # A container whose ticks are too coarse for the rate is right to half a tick.
-    assert all(abs(when * tick - number / RATE) <= tick / 2 for number, when in enumerate(shown))
+    # A container whose ticks are too coarse for the rate is right to half a tick; ffmpeg cuts WebP's delays down.
+    limit = tick if video.muxer == "webp" else tick / 2
+    assert all(abs(when * tick - number / RATE) <= limit for number, when in enumerate(shown))
     if video.muxer in ("mp4", "mov"):
         assert all(when * tick == number / RATE for number, when in enumerate(shown))
 
     got = read(sink.path, "rgb24", 3, (width, height))
     assert got.shape == (FRAMES, height, width, 3)
-    padded = np.pad(narrow, ((0, 0), (0, height - size[1]), (0, width - size[0]), (0, 0)), mode="edge")
+    padded = np.pad(frames, ((0, 0), (0, height - size[1]), (0, width - size[0]), (0, 0)), mode="edge")
     for index in range(FRAMES):
-        quality = [psnr(got[index], other) for other in padded]
-        assert quality[index] == max(quality) >= wanted.psnr, (index, quality)
+        near = range(max(0, index - 3), min(FRAMES, index + 4))
+        quality = {other: psnr(got[index], padded[other]) for other in near}
+        assert quality[index] == max(quality.values()) >= wanted.psnr, (index, quality)
 
     if wanted.sound is None:
         assert "Audio:" not in text and any("sound was left out" in note for note in sink.notes)
@@ -151,7 +158,7 @@ def check_sound(path: Path, text: str, codec: str) -> None:
 @pytest.mark.parametrize("name", [name for name, wanted in WANTED.items() if wanted.alpha])
 def test_alpha_is_kept(tmp_path: Path, name: str) -> None:
     video = VIDEO_FORMATS[name]
-    frames, narrow = clip(video, (96, 72), channels=4)
+    frames = clip((96, 72), channels=4)
     sink = VideoSink(OutputNames(tmp_path, "a"), fps=RATE, video=video, preset="veryfast", crf=4)
     save(sink, frames)
 
@@ -159,23 +166,25 @@ def test_alpha_is_kept(tmp_path: Path, name: str) -> None:
     decoder = ["-c:v", "libvpx-vp9"] if video.encoder == "libvpx-vp9" else []
     raw = run_ffmpeg("-v", "error", *decoder, "-i", sink.path, "-f", "rawvideo", "-pix_fmt", "rgba", "-").stdout
     got = np.frombuffer(raw, np.uint8).reshape(FRAMES, 72, 96, 4)
-    assert all(psnr(got[index, ..., 3], narrow[index, ..., 3]) > 38 for index in range(FRAMES))
+    assert all(psnr(got[index, ..., 3], frames[index, ..., 3]) > 38 for index in range(FRAMES))
     if name == "mkv (FFV1)":
-        assert np.array_equal(got, narrow)
+        assert np.array_equal(got, frames)
 
 
 @pytest.mark.parametrize("name", ["mp4 (H.265 10-bit)", "mp4 (AV1 10-bit)", "mov (ProRes 4444)"])
 def test_more_than_8_bits_keep_what_8_bits_lose(tmp_path: Path, name: str) -> None:
     # A dark gradient of 12 steps of 8 bits, which holds 48 of 10.
     ramp = np.linspace(0.10, 0.147, 128)[None, None, :, None]
-    frames = np.broadcast_to(np.rint(ramp * 65535).astype(np.uint16), (5, 72, 128, 3)).copy()
+    frames = np.broadcast_to(ramp, (5, 72, 128, 3))
     sink = VideoSink(OutputNames(tmp_path, "a"), fps=RATE, video=VIDEO_FORMATS[name], crf=5)
-    save(sink, frames)
+    with FramePipeline([sink], finish=FinishedFrames(), total_frames=5) as pipeline:
+        pipeline.submit(torch.from_numpy(frames.astype(np.float32)))
 
     raw = run_ffmpeg("-v", "error", "-i", sink.path, "-f", "rawvideo", "-pix_fmt", "rgb48le", "-").stdout
-    got = np.frombuffer(raw, np.uint16).reshape(frames.shape).astype(float)
+    got = np.frombuffer(raw, np.uint16).reshape(frames.shape) / 65535
     assert len(np.unique(got[2, 36, :, 1])) > 30
-    assert np.abs(got[2, 36] - frames[2, 36]).max() < 0.004 * 65535 / 2
+    # Half a step of 8 bits.
+    assert np.abs(got[2, 36] - frames[2, 36]).max() < 0.002
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -1,0 +1,239 @@
+"""Sound and loops: what is heard and seen when a clip plays backwards, again, or ends with its sound."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from async_decode import Cancelled, Recorder, SinkError
+from async_decode.files import OutputNames
+from async_decode.sinks import VIDEO_FORMATS, Sound, VideoSink
+from tests.engine.sink_tools import PATIENCE, clip_of, nothing_survives, numbered, pictures, run_ffmpeg, save
+
+FFV1 = VIDEO_FORMATS["mkv (FFV1)"]
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the sound waits for ffmpeg; nothing may stay there."""
+    folder = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", os.fspath(folder))
+    yield folder
+    assert list(folder.iterdir()) == []
+
+
+def clicks(channels: int, rate: int, seconds: float, at: float = 0.1) -> Sound:
+    """Silence with one click, in every channel at once."""
+    samples = np.zeros((channels, round(rate * seconds)), np.float32)
+    samples[:, round(rate * at)] = 0.9
+    return Sound(samples, rate)
+
+
+def heard(path: Path) -> tuple[np.ndarray, int, str]:
+    """The sound of a file ``(samples, channels)``, its rate, and what ffmpeg calls it."""
+    text = run_ffmpeg("-i", path, check=False).stderr.decode()
+    found = re.search(r"Audio: (\w+).*?, (\d+) Hz, ([^,]+)", text)
+    assert found is not None, text
+    channels = {"mono": 1, "stereo": 2, "3.0": 3, "4.0": 4, "quad": 4, "5.0": 5, "5.1": 6, "7.1": 8}[found[3]]
+    raw = run_ffmpeg("-v", "error", "-i", path, "-map", "0:a", "-f", "f32le", "-").stdout
+    return np.frombuffer(raw, np.float32).reshape(-1, channels), int(found[2]), found[1]
+
+
+def order(path: Path) -> list[int]:
+    """Which frames of ``numbered`` a lossless video shows."""
+    raw = run_ffmpeg("-v", "error", "-i", path, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "gray", "-")
+    return [int(frame[0, 0]) for frame in np.frombuffer(raw.stdout, np.uint8).reshape(-1, 4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "rate", "codec", "wanted_rate"),
+    [
+        ("mp4 (H.264)", 1, 44100, "aac", 44100),
+        ("mp4 (H.264)", 3, 48000, "aac", 48000),
+        ("mp4 (H.264)", 2, 192000, "aac", 96000),
+        ("webm (VP9)", 1, 8000, "opus", 48000),
+        ("webm (VP9)", 3, 48000, "opus", 48000),
+        ("webm (VP9)", 4, 22050, "opus", 48000),
+        ("webm (VP9)", 6, 48000, "opus", 48000),
+        ("mkv (FFV1)", 8, 96000, "flac", 96000),
+        ("mkv (FFV1)", 2, 12345, "flac", 12345),
+    ],
+)
+def test_any_rate_and_number_of_channels(
+    tmp_path: Path, name: str, channels: int, rate: int, codec: str, wanted_rate: int
+) -> None:
+    sink = VideoSink(
+        OutputNames(tmp_path, "a"),
+        fps=24,
+        video=VIDEO_FORMATS[name],
+        preset="ultrafast",
+        sound=clicks(channels, rate, 3),
+    )
+    with nothing_survives(tmp_path):
+        save(sink, pictures(25))
+
+    got, got_rate, got_codec = heard(sink.path)
+    assert (got_codec, got_rate, got.shape[1]) == (codec, wanted_rate, channels)
+    assert abs(len(got) / got_rate - 25 / 24) <= 3 / min(rate, got_rate)
+    loud = np.abs(got).max(axis=0) > 0.1
+    # What is called the subwoofer keeps no click.
+    assert loud.sum() >= channels - (channels == 6)
+    assert np.abs(np.abs(got[:, loud]).argmax(axis=0) / got_rate - 0.1).max() <= 2 / min(rate, got_rate)
+
+
+def test_short_sound_is_followed_by_silence(tmp_path: Path) -> None:
+    samples = np.full((2, 12_000), 0.5, np.float32)
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, video=FFV1, sound=Sound(samples, 48_000))
+    save(sink, pictures(24))
+
+    got, _, _ = heard(sink.path)
+    assert len(got) == 48_000
+    assert np.abs(got[:12_000] - 0.5).max() < 1e-6 and not got[12_000:].any()
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(0.5, 12), (0.51, 13), (0.001, 1), (9.0, 24)])
+def test_video_can_end_with_the_sound(tmp_path: Path, seconds: float, frames: int) -> None:
+    sound = clicks(1, 48_000, seconds, at=0)
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, video=FFV1, sound=sound, trim_to_sound=True)
+    with nothing_survives(tmp_path):
+        save(sink, numbered(24))
+
+    assert order(sink.path) == list(range(frames)) and sink.frames == frames and not sink.cut_short
+    assert len(heard(sink.path)[0]) == frames * 2000
+
+
+@pytest.mark.parametrize(
+    ("ping_pong", "repeats", "wanted"),
+    [
+        (True, 0, [0, 1, 2, 3, 4, 3, 2, 1]),
+        (False, 2, [0, 1, 2, 3, 4] * 3),
+        (True, 1, [0, 1, 2, 3, 4, 3, 2, 1] * 2),
+    ],
+)
+def test_frames_that_play_again(tmp_path: Path, ping_pong: bool, repeats: int, wanted: list[int]) -> None:
+    sink = VideoSink(
+        OutputNames(tmp_path, "a"), fps=24, video=FFV1, ping_pong=ping_pong, repeats=repeats, sound=clicks(1, 48_000, 1)
+    )
+    with nothing_survives(tmp_path):
+        save(sink, numbered(5), chunk=2)
+
+    assert order(sink.path) == wanted and sink.frames == len(wanted)
+    assert len(heard(sink.path)[0]) == len(wanted) * 2000
+    assert list(tmp_path.iterdir()) == [sink.path]
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_short_clips_have_nothing_to_play_backwards(tmp_path: Path, frames: int) -> None:
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, video=FFV1, ping_pong=True)
+    save(sink, numbered(frames))
+
+    assert order(sink.path) == list(range(frames))
+
+
+def test_trimming_to_the_sound_counts_what_plays_again(tmp_path: Path) -> None:
+    sink = VideoSink(
+        OutputNames(tmp_path, "a"), fps=24, video=FFV1, repeats=3, sound=clicks(1, 48_000, 0.5), trim_to_sound=True
+    )
+    save(sink, numbered(5))
+
+    assert order(sink.path) == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
+
+
+@pytest.mark.parametrize(("repeats", "gif", "webp"), [(0, 0, 0), (1, 1, 2), (4, 4, 5)])
+def test_gif_and_webp_tell_the_player(tmp_path: Path, repeats: int, gif: int, webp: int) -> None:
+    files = {}
+    for name in ("gif", "webp (animated)"):
+        sink = VideoSink(OutputNames(tmp_path, "a"), fps=20, video=VIDEO_FORMATS[name], repeats=repeats)
+        save(sink, pictures(4))
+        assert sink.frames == 4
+        files[name] = sink.path.read_bytes()
+
+    # GIF89a's application extension counts repetitions; WebP's ANIM chunk counts plays behind its background colour.
+    place = files["gif"].index(b"NETSCAPE2.0\x03\x01") + 13
+    assert int.from_bytes(files["gif"][place : place + 2], "little") == gif
+    place = files["webp (animated)"].index(b"ANIM") + 12
+    assert int.from_bytes(files["webp (animated)"][place : place + 2], "little") == webp
+
+
+def test_abort_while_frames_play_again_is_a_cut_short_video(tmp_path: Path) -> None:
+    with nothing_survives(tmp_path):
+        sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, video=FFV1, repeats=1000)
+        frames = pictures(30, 360, 640)
+        sink.open(clip_of(frames), Recorder())
+        sink.write(frames, 0).result(PATIENCE)
+        again = sink._play_again
+
+        def aborted() -> None:
+            sink._stop.set()
+            again()
+
+        sink._play_again = aborted  # type: ignore[method-assign]
+        with pytest.raises(Cancelled):
+            sink.close()
+        sink.abort()
+
+    assert sink.cut_short and sink.path == tmp_path / "a_00001_cut-short.mkv" and sink.frames == 30
+
+
+def test_abort_cuts_the_sound_as_well(tmp_path: Path) -> None:
+    with nothing_survives(tmp_path):
+        sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, sound=clicks(2, 48_000, 60), grace=PATIENCE)
+        frames = pictures(480, 16, 16)
+        sink.open(clip_of(frames), Recorder())
+        sink.write(frames[:12], 0).result(PATIENCE)
+        sink.abort()
+
+    assert sink.cut_short
+    assert abs(len(heard(sink.path)[0]) / 48_000 - 0.5) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "message"),
+    [
+        (np.zeros(5, np.float32), 48_000, r"\(channels, samples\) float32, got \(5,\)"),
+        (np.zeros((2, 5)), 48_000, "float64"),
+        (np.zeros((9, 5), np.float32), 48_000, "1 to 8 channels, got 9"),
+        (np.zeros((2, 0), np.float32), 48_000, "the sound is empty"),
+        (np.zeros((2, 5), np.float32), 0, "sample rate from 1 to 768000 Hz, got 0"),
+    ],
+)
+def test_sound_that_is_none_is_refused(samples: np.ndarray, rate: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sound(samples, rate)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trim_to_sound": True}, "trim_to_sound needs sound"),
+        ({"repeats": -1}, "0 or more repeats, got -1"),
+        ({"video": VIDEO_FORMATS["gif"], "fps": Fraction(60)}, "at most 50 frames a second for gif.*got 60"),
+        ({"video": VIDEO_FORMATS["mp4 (AV1)"], "crf": 0}, "crf must be from 1 to 63 for av1, got 0"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VideoSink(OutputNames(tmp_path, "a"), **{"fps": 24, **options})
+
+
+def test_frames_too_small_for_a_codec_are_refused(tmp_path: Path) -> None:
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, video=VIDEO_FORMATS["mp4 (AV1)"])
+    with nothing_survives(tmp_path), pytest.raises(SinkError, match="at least 64x64 for av1, got 48x32"):
+        sink.open(clip_of(pictures(1)), Recorder())
+
+
+def test_nan_in_the_sound_is_silence(tmp_path: Path) -> None:
+    samples = np.full((1, 4800), np.nan, np.float32)
+    samples[0, :2400] = np.inf
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=10, video=FFV1, sound=Sound(samples, 48_000))
+    save(sink, pictures(1))
+
+    got, _, _ = heard(sink.path)
+    assert np.abs(got[:2400] - 1).max() < 1e-6 and not got[2400:].any()
