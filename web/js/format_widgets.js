@@ -1,0 +1,100 @@
+/**
+ * Hides the widgets that do not apply to the format that a saving node writes.
+ *
+ * Hidden widgets keep their values, and the workflow and the prompt hold them as ever. Nothing is hidden that is
+ * connected, nor while the format itself is: then nobody knows it before the prompt runs.
+ */
+import { app } from "../../../scripts/app.js";
+
+/** @typedef {Record<string, string[]>} Table widgets that only some formats have, and those formats */
+
+/** @type {Table} */
+const FRAMES = {
+  compression: ["png", "png 16-bit", "tiff", "exr half", "exr float"],
+  quality: ["jpeg", "webp"],
+  input_color_space: ["exr half", "exr float"],
+};
+
+/** @type {Record<string, Table>} by node type */
+const TABLES = {
+  AsyncVAEDecodeSaveFrames: FRAMES,
+  AsyncSaveFrames: FRAMES,
+};
+
+/** Whether an input, which may be a widget's, is connected. */
+function isConnected(node, name) {
+  return (node.inputs ?? []).some((input) => input.name === name && input.link != null);
+}
+
+/**
+ * Hide or show a widget.
+ *
+ * LiteGraph looks at `hidden`, the Vue renderer at the options. Older front ends, whose widgets have no `widgetId`, are
+ * different: their LiteGraph leaves a gap where the widget was, unless it has no height (a row's gap is 4), and their
+ * Vue renderer never looks again, so that a widget which is needed later would stay hidden. There it shows them all.
+ *
+ * @returns {boolean} whether that changed anything
+ */
+function setHidden(widget, hidden) {
+  if (Boolean(widget.hidden) === hidden) return false;
+  widget.hidden = hidden;
+  if ("widgetId" in widget) widget.options.hidden = hidden;
+  else if (hidden) widget.computeSize = () => [0, -4];
+  else delete widget.computeSize;
+  return true;
+}
+
+/**
+ * Hide and show what the format says, and let the node shrink or grow by as much.
+ *
+ * @param {boolean} resize false where the node's size is the right one already, because it comes from a file
+ */
+function update(node, table, resize) {
+  const format = node.widgets?.find((widget) => widget.name === "format");
+  if (!format) return;
+  const before = node.computeSize()[1];
+  const all = isConnected(node, "format");
+  let changed = false;
+  for (const [name, formats] of Object.entries(table)) {
+    const widget = node.widgets.find((candidate) => candidate.name === name);
+    if (!widget) continue;
+    changed = setHidden(widget, !all && !formats.includes(format.value) && !isConnected(node, name)) || changed;
+  }
+  if (!changed) return;
+  // What the Vue renderer notices is a change of the list.
+  node.widgets.push(node.widgets.pop());
+  const after = node.computeSize()[1];
+  const [width, height] = node.size;
+  if (resize) node.setSize([width, Math.max(after, height + after - before)]);
+  node.graph?.setDirtyCanvas?.(true, true);
+}
+
+app.registerExtension({
+  name: "AsyncVAEDecode.FormatWidgets",
+  nodeCreated(node) {
+    const table = TABLES[node.comfyClass];
+    if (!table) return;
+    const format = node.widgets?.find((widget) => widget.name === "format");
+    if (!format) return;
+
+    const chosen = format.callback;
+    format.callback = function (...args) {
+      const result = chosen?.apply(this, args);
+      update(node, table, true);
+      return result;
+    };
+    const configured = node.onConfigure;
+    node.onConfigure = function (...args) {
+      const result = configured?.apply(this, args);
+      update(node, table, false);
+      return result;
+    };
+    const connected = node.onConnectionsChange;
+    node.onConnectionsChange = function (...args) {
+      const result = connected?.apply(this, args);
+      if (!app.configuringGraph) update(node, table, true);
+      return result;
+    };
+    update(node, table, true);
+  },
+});
