@@ -45,6 +45,22 @@ def test_frames_are_bit_equal(chunk_size: int, buffer_depth: int) -> None:
     assert pipeline.report.pinned is True
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("name", [name for name in PixelFormat if name not in (PixelFormat.FLOAT32, PixelFormat.UINT8)])
+def test_every_pixel_format_is_that_of_the_host(name: PixelFormat, channels: int) -> None:
+    frames = torch.rand(7, 65, 97, channels, generator=torch.Generator().manual_seed(0)) * 1.1 - 0.05
+    sinks = {"cpu": CollectSink(name), "cuda": CollectSink(name)}
+
+    for device, sink in sinks.items():
+        with FramePipeline([sink], chunk_size=3, device=device, finish=FinishedFrames()) as pipeline:
+            pipeline.submit(frames.to(device))
+
+    host, device = (sink.frames.astype(int) for sink in sinks.values())
+    # Multiplying and adding at once rounds once less, which shows next to the middle between two steps.
+    assert np.abs(host - device).max() <= 1
+    assert np.mean(host != device) < 1e-3
+
+
 @pytest.mark.parametrize("slow_sink", [False, True])
 def test_no_race_shows_under_delays(slow_sink: bool) -> None:
     """The compute stream sleeps before it fills, and overwrites the piece at once, as an allocator would."""
