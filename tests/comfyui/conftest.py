@@ -102,11 +102,29 @@ def connect() -> Iterator[Callable[[Server], Client]]:
         client.close()
 
 
+@pytest.fixture(scope="session")
+def own_ffmpeg(
+    core: Core, models: Models, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server that saves no metadata, and runs what is called ``ffmpeg`` in its base folder."""
+    base = tmp_path_factory.mktemp("server")
+    server = Server(
+        core,
+        base,
+        models=models.folder,
+        options=["--disable-metadata"],
+        env={"IMAGEIO_FFMPEG_EXE": str(base / "ffmpeg")},
+    )
+    servers_of(pytestconfig).add(server).start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder that holds 1 MiB; skips where the machine does not let it be made."""
-    folder = tmp_path / "small disk"
-    folder.mkdir()
+def small_disk(server: Server) -> Iterator[Path]:
+    """A folder in the output folder of ``server`` that holds 1 MiB; skips where none may be made."""
+    folder = server.output / "small disk"
+    folder.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
     try:
         subprocess.run(mount, check=True, capture_output=True)

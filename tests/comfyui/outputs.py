@@ -57,17 +57,14 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def threads_of(server: Server) -> int:
-    """How many threads the server has (on Linux)."""
-    return len(list(Path(f"/proc/{server.pid}/task").iterdir()))
-
-
 def check_nothing_left(server: Server) -> None:
-    """No half-written file and no ffmpeg of the server's is there any more."""
+    """No half-written file, no ffmpeg and no thread of ours is there any more."""
     parts = [path for folder in (server.output, server.temp) for path in folder.rglob("*.part")]
     assert not parts, f"half-written files stay: {parts}"
     children = {pid: name for pid, name in server.children().items() if "ffmpeg" in name}
     assert not children, f"ffmpeg lives on: {children}"
+    threads = [name for name in server.threads() if name.startswith(("async-decode", "ffmpeg"))]
+    assert not threads, f"threads live on: {threads}"
 
 
 def check_usable(client: Client, server: Server, models: Models) -> None:

@@ -153,6 +153,15 @@ class Server:
                     found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
         return found
 
+    def threads(self) -> list[str]:
+        """The names of its threads."""
+        with urllib.request.urlopen(f"{self.url}/probe/threads", timeout=60) as response:
+            return [str(name) for name in json.loads(response.read())]
+
+    def forget_peak(self) -> None:
+        """Let ``VmHWM`` of ``memory`` start again from what it holds now (on Linux)."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
     def memory(self) -> dict[str, int]:
         """Bytes that it holds now (``VmRSS``) and held at most (``VmHWM``), as Linux counts them."""
         lines = Path(f"/proc/{self.pid}/status").read_text()

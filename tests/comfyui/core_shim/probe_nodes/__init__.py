@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from .flow import Explode, Gate
 from .tensors import Images, Latent, SaveTensor
-from .vaes import DecoderStep, LoadVAE
+from .vaes import CheapVAE, DecoderStep, LoadVAE, OtherVAE
 
 NODE_CLASS_MAPPINGS = {
     "TestSaveTensor": SaveTensor,
     "TestLatent": Latent,
     "TestImages": Images,
     "TestLoadVAE": LoadVAE,
+    "TestCheapVAE": CheapVAE,
+    "TestOtherVAE": OtherVAE,
     "TestDecoderStep": DecoderStep,
     "TestGate": Gate,
     "TestExplode": Explode,

@@ -30,6 +30,12 @@ async def open_all_gates(request: web.Request) -> web.Response:
     return web.Response()
 
 
+@PromptServer.instance.routes.get("/probe/threads")
+async def threads(request: web.Request) -> web.Response:
+    """The names of the threads that live."""
+    return web.json_response([thread.name for thread in threading.enumerate()])
+
+
 def hold(name: str, *, interruptible: bool) -> None:
     """Say ``probe.held`` to the client, then wait until its gate is open.
 

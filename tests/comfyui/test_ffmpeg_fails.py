@@ -1,0 +1,114 @@
+"""An ffmpeg that is missing, fails or hangs; and what a node that waits for one lets others do meanwhile."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from async_decode.ffmpeg import find_ffmpeg
+from tests.comfyui.client import Client, Output, Prompt
+from tests.comfyui.fixtures import Models, random_latent
+from tests.comfyui.outputs import check_usable, files_of, names_in, wait_until
+from tests.comfyui.server import Server
+from tests.engine.sink_tools import probe
+
+
+@pytest.fixture
+def own_client(own_ffmpeg: Server, connect: Callable[[Server], Client]) -> Iterator[Client]:
+    """A front end of the server whose ffmpeg the test chooses."""
+    client = connect(own_ffmpeg)
+    yield client
+    client.settle()
+
+
+def set_ffmpeg(server: Server, script: str | None) -> Path:
+    """Make ``script``, without its first line, the server's ffmpeg; ``None``: there is none. Where it is."""
+    place = server.base / "ffmpeg"
+    place.unlink(missing_ok=True)
+    if script is not None:
+        place.write_text(f"#!/bin/sh\n{script}\n")
+        place.chmod(0o755)
+    return place
+
+
+def video_prompt(client: Client, models: Models, prefix: str) -> tuple[Prompt, Output]:
+    """A prompt that saves 17 frames as a video."""
+    prompt = Prompt()
+    samples, vae = random_latent(prompt, 1, 16, 5, 2, 3), models.load(prompt, "wan21")
+    return prompt, client.add(
+        prompt, "AsyncVAEDecodeSaveVideo", samples=samples, vae=vae, filename_prefix=prefix, buffer_depth=1
+    )
+
+
+def test_a_missing_ffmpeg(own_client: Client, own_ffmpeg: Server, models: Models) -> None:
+    place = set_ffmpeg(own_ffmpeg, None)
+    prompt, node = video_prompt(own_client, models, "missing/a")
+
+    result = own_client.run(prompt, check=False)
+
+    assert result.error is not None
+    assert result.error["node_id"] == node.node
+    message = result.error["exception_message"]
+    assert f"ffmpeg could not be started: {place}: No such file or directory" in message
+    assert "reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE" in message
+    assert names_in(own_ffmpeg.output / "missing") == []
+    check_usable(own_client, own_ffmpeg, models)
+
+
+def test_an_ffmpeg_that_fails(own_client: Client, own_ffmpeg: Server, models: Models) -> None:
+    set_ffmpeg(own_ffmpeg, "echo 'Unknown encoder libx264' >&2; exit 3")
+    prompt, node = video_prompt(own_client, models, "failing/a")
+
+    result = own_client.run(prompt, check=False)
+
+    assert result.error is not None
+    assert result.error["node_id"] == node.node
+    message = result.error["exception_message"]
+    assert "exit status 3" in message
+    assert "Unknown encoder libx264" in message
+    assert names_in(own_ffmpeg.output / "failing") == []
+    check_usable(own_client, own_ffmpeg, models)
+
+
+def test_a_cancel_ends_an_ffmpeg_that_hangs(own_client: Client, own_ffmpeg: Server, models: Models) -> None:
+    # It takes all frames, but never closes its file.
+    set_ffmpeg(own_ffmpeg, "cat > /dev/null; while :; do sleep 0.1; done")
+    prompt, node = video_prompt(own_client, models, "hanging/a")
+
+    prompt_id = own_client.queue(prompt)
+    # All frames are written: the node waits for ffmpeg alone.
+    own_client.events.wait("progress", prompt_id=prompt_id, node=node.node, value=17)
+    own_client.interrupt(prompt_id)
+    result = own_client.wait(prompt_id)
+
+    assert result.interrupted
+    assert names_in(own_ffmpeg.output / "hanging") == []
+    check_usable(own_client, own_ffmpeg, models)
+
+
+def test_other_nodes_run_while_a_video_is_finished(own_client: Client, own_ffmpeg: Server, models: Models) -> None:
+    go = own_ffmpeg.base / f"go-{uuid.uuid4().hex}"
+    set_ffmpeg(own_ffmpeg, f'while [ ! -e "{go}" ]; do sleep 0.05; done; exec "{find_ffmpeg()}" "$@"')
+    prompt, node = video_prompt(own_client, models, "beside/a")
+    gate = uuid.uuid4().hex
+    # Ready when the saving node is, which comes first, because it is an output node.
+    other = prompt.add("TestGate", anything=prompt.nodes[node.node]["inputs"]["vae"], gate=gate)
+    images = prompt.add("VAEDecode", samples=prompt.nodes[node.node]["inputs"]["samples"], vae=other)
+    kept = prompt.add("TestSaveTensor", images=images)
+
+    prompt_id = own_client.queue(prompt)
+    own_client.events.wait("probe.held", gate=gate)
+    wait_until(lambda: [name for name in own_ffmpeg.children().values() if "ffmpeg" in name], "ffmpeg was started")
+    own_client.open_gate(gate)
+    own_client.events.wait("executed", prompt_id=prompt_id, node=kept.node)
+    assert own_client.events_of("executed", prompt_id=prompt_id, node=node.node) == []
+    go.touch()
+    result = own_client.wait(prompt_id)
+
+    assert result.ok
+    (path,) = files_of(own_ffmpeg, result, node)
+    assert probe(path).frames == 17
+    check_usable(own_client, own_ffmpeg, models)
