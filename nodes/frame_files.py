@@ -99,7 +99,9 @@ def inputs() -> list[io.Input]:
             default=0,
             min=0,
             max=64,
-            tooltip="Threads that compress and write images side by side. 0: half of the processor's cores, at most 4.",
+            tooltip="Threads that compress and write images side by side. 0 is automatic: half of the processor's "
+            "cores and at most 4 to begin with, more while they fall behind and cores are idle. The report says how "
+            "many there were.",
         ),
     ]
 

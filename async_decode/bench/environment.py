@@ -17,7 +17,7 @@ from PIL import features
 
 from ..errors import FFmpegError
 from ..ffmpeg import find_ffmpeg
-from ..sinks.workers import usable_cores
+from ..sinks.cores import usable_cores
 
 _PACKAGES = ("numpy", "pillow", "diffusers", "imageio-ffmpeg", "av", "safetensors", "comfy-kitchen", "comfy-aimdo")
 #: Options whose value is a path on somebody's machine.

@@ -27,7 +27,7 @@ from ..finish import DecoderOutput, Finish, FinishedFrames, stock_process_output
 from ..frames import PixelFormat
 from ..pipeline import FramePipeline
 from ..sinks import NullSink, Sink, TensorSink
-from ..sinks.workers import usable_cores
+from ..sinks.cores import usable_cores
 from .arms import HashSink
 from .saving import Saving, content_digest
 from .stock import save_images, save_video, to_bytes

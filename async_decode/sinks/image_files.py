@@ -1,4 +1,14 @@
-"""Image files: one for each frame, encoded and written by a pool of threads, several frames at once."""
+"""Image files: one for each frame, encoded and written by a pool of threads, several frames at once.
+
+How many threads, when nobody says it (``writers=None``):
+
+1. Half of the cores to begin with, at least 1 and at most 4: the others decode, or keep the GPU fed.
+2. When a chunk comes and frames of the ones before it still wait for a writer, the writers are behind. Then as many are
+   added as cores had next to nothing to do since the last look, but never more than frames wait, and never more
+   writers than cores.
+
+So a decoder that uses the cores itself keeps them, and writers never outnumber what there is to write.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +23,17 @@ from ..files import OutputNames, Reservation, file_error
 from ..frames import Clip, FrameArray
 from ..spans import Recorder, Span, Stage
 from .base import Sink
+from .cores import Cores
 from .image_formats import ImageEncoder
-from .workers import Workers, running_future, usable_cores
+from .workers import Workers, running_future
+
+#: A core that was busy for less than this share of the time counts as idle: none is ever quite.
+ALMOST = 0.25
 
 
-def default_writers() -> int:
-    """Half of the cores, 1 to 4: the other half decodes, or keeps the GPU fed."""
-    return max(1, min(4, usable_cores() // 2))
+def first_writers(cores: int) -> int:
+    """How many writers to begin with on a machine of so many cores."""
+    return max(1, min(4, cores // 2))
 
 
 class ImageFilesSink(Sink):
@@ -31,19 +45,25 @@ class ImageFilesSink(Sink):
     Args:
         names: where the files go and what they are called.
         encoder: the format.
-        writers: threads; ``None``: ``default_writers()``.
-
-    Attributes:
-        writers: how many threads there are.
+        writers: threads; ``None``: as many as are good, by the rule above.
+        cores: watches the processor; for tests.
 
     Raises:
         ValueError: ``writers`` is less than 1.
     """
 
-    def __init__(self, names: OutputNames, encoder: ImageEncoder, *, writers: int | None = None) -> None:
-        self.writers = default_writers() if writers is None else writers
-        if self.writers < 1:
-            raise ValueError(f"expected at least 1 writer, got {self.writers}")
+    def __init__(
+        self,
+        names: OutputNames,
+        encoder: ImageEncoder,
+        *,
+        writers: int | None = None,
+        cores: Cores | None = None,
+    ) -> None:
+        if writers is not None and writers < 1:
+            raise ValueError(f"expected at least 1 writer, got {writers}")
+        self._asked = writers
+        self._cores = cores
         self.pixel_format = encoder.pixel_format
         self.notes = encoder.notes
         self._names = names
@@ -57,6 +77,11 @@ class ImageFilesSink(Sink):
         self._lock = threading.Lock()
 
     @property
+    def writers(self) -> int:
+        """How many threads there are; 0 before ``open``."""
+        return 0 if self._workers is None else self._workers.count
+
+    @property
     def files(self) -> list[Path]:
         """The files that are whole, in the order of their frames."""
         return [path for _, path in sorted(self._saved.copy().items())]
@@ -64,12 +89,19 @@ class ImageFilesSink(Sink):
     def open(self, clip: Clip, recorder: Recorder) -> None:
         self._encoder.check(clip)
         self._recorder = recorder
-        self._workers = Workers(f"{self._encoder.name} writer", self.writers)
+        lane = f"{self._encoder.name} writer"
+        if self._asked is not None:
+            self._workers = Workers(lane, self._asked)
+        else:
+            self._cores = self._cores or Cores()
+            self._workers = Workers(lane, first_writers(self._cores.count), growing=True)
 
     def write(self, frames: FrameArray, first_index: int) -> Future[None]:
         chunk = _Chunk(len(frames))
         with self._lock:
             assert self._workers is not None, "write comes after open"
+            self._raise_error()
+            self._add_writers(self._workers)
             for index, frame in enumerate(frames, first_index):
                 self._raise_error()
                 name = self._names.reserve(self._encoder.extension, batch=index)
@@ -88,6 +120,16 @@ class ImageFilesSink(Sink):
         if workers is not None:
             # Every job still runs, to give its name back and its frame free.
             workers.close()
+
+    def _add_writers(self, workers: Workers) -> None:
+        """Add writers if those that are there are behind and cores are idle."""
+        behind = workers.waiting
+        if self._asked is not None or self._cores is None or not behind:
+            return
+        idle = self._cores.idle()
+        if idle is not None:
+            for _ in range(min(int(idle + ALMOST), behind, self._cores.count - workers.count)):
+                workers.add()
 
     def _raise_error(self) -> None:
         if self._error is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -11,13 +10,6 @@ from concurrent.futures import Future
 
 #: A job gets the lane that its spans belong to. It may not raise: it tells its future or its sink.
 Job = Callable[[str], None]
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def running_future() -> Future[None]:
@@ -36,11 +28,12 @@ class Workers:
     Args:
         lane: the name of their lane in the report; with several workers each gets a number behind it.
         count: how many to start with.
+        growing: more may be added, so that the first one gets a number, too.
     """
 
-    def __init__(self, lane: str, count: int = 1) -> None:
+    def __init__(self, lane: str, count: int = 1, *, growing: bool = False) -> None:
         self._lane = lane
-        self._numbered = count > 1
+        self._numbered = growing or count > 1
         self._jobs: deque[Job] = deque()
         self._closed = False
         self._changed = threading.Condition()
@@ -55,6 +48,16 @@ class Workers:
         thread = threading.Thread(target=self._run, args=(lane,), name=f"async-decode {lane}", daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._threads)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that no worker has begun with."""
+        return len(self._jobs)
 
     def submit(self, job: Job) -> None:
         """Have ``job`` run by the next worker that is free.

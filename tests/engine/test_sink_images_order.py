@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from async_decode import Recorder, Stage
 from async_decode.files import OutputNames
 from async_decode.sinks import ImageFilesSink, PngEncoder
-from async_decode.sinks.image_files import default_writers
 from tests.engine.sink_tools import PATIENCE, GateEncoder, clip_of, nothing_survives, numbered, pictures, save
 
 
@@ -95,13 +93,6 @@ def test_memory_may_be_used_again_once_a_chunk_is_done(tmp_path: Path) -> None:
     reference = ImageFilesSink(OutputNames(tmp_path, "b"), PngEncoder(compress_level=0))
     save(reference, frames)
     assert [path.read_bytes() for path in sink.files] == [path.read_bytes() for path in reference.files]
-
-
-@pytest.mark.parametrize(("cores", "writers"), [(1, 1), (2, 1), (3, 1), (4, 2), (8, 4), (64, 4)])
-def test_default_is_half_of_the_cores_up_to_four(cores: int, writers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-
-    assert default_writers() == writers
 
 
 def test_no_writer_is_refused(tmp_path: Path) -> None:
