@@ -34,13 +34,13 @@ def write_planes(frames: Tensor, out: Tensor, pixel_format: PixelFormat) -> None
     planes = pixel_format.planes
     assert planes is not None, "only planar formats are written as planes"
     rgb = _enlarged(_values(frames, planes), planes)
-    count, height, width, channels = rgb.shape
+    count, channels, height, width = rgb.shape
     unit = 1 << (planes.bits - 8)
     top = (1 << planes.bits) - 1
     low, luma_range, chroma_range = (0, top, top) if planes.full_range else (16 * unit, 219 * unit, 224 * unit)
     samples = out.view(count, -1)
 
-    luma = rgb[..., 0] if channels == 1 else _luma(rgb)
+    luma = rgb[:, 0] if channels == 1 else _luma(rgb)
     place, samples = _taken(samples, (height, width))
     _put(place, luma * luma_range, low)
     size = (height // planes.down, width // planes.across)
@@ -49,17 +49,19 @@ def write_planes(frames: Tensor, out: Tensor, pixel_format: PixelFormat) -> None
     for channel, scale in ((2, _BLUE), (0, _RED)):
         place, samples = _taken(samples, size)
         # Half of a full range is a little more than to its end: what would be 256 becomes 255.
-        values = luma.new_zeros(()) if channels == 1 else _shared(rgb[..., channel], planes).sub_(luma)
+        values = luma.new_zeros(()) if channels == 1 else _shared(rgb[:, channel], planes).sub_(luma)
         _put(place, (values * (chroma_range / scale)).clamp_(max=top - 128 * unit), 128 * unit)
     if planes.alpha and channels == 4:
         place, _ = _taken(samples, (height, width))
-        _put(place, rgb[..., 3] * top, 0)
+        _put(place, rgb[:, 3] * top, 0)
 
 
 def _values(frames: Tensor, planes: Planes) -> Tensor:
-    """What is converted: a private copy, in 0 to 1."""
+    """What is converted: a private copy ``(T, C, H, W)``, channel by channel in memory, in 0 to 1."""
     channels = frames.shape[-1] if planes.alpha or frames.shape[-1] < 4 else 3
-    values = frames[..., :channels].to(dtype=torch.float32, copy=True)
+    values = torch.empty_like(
+        frames[..., :channels].movedim(-1, 1), dtype=torch.float32, memory_format=torch.contiguous_format
+    ).copy_(frames[..., :channels].movedim(-1, 1))
     if planes.bits == 8:
         # The bytes of stock, as fractions again.
         return values.mul_(255.0).clamp_(0.0, 255.0).trunc_().div_(255.0)
@@ -68,16 +70,16 @@ def _values(frames: Tensor, planes: Planes) -> Tensor:
 
 def _enlarged(values: Tensor, planes: Planes) -> Tensor:
     """Sizes that chroma divides, by repeating the last line and column, as the video's filters do it."""
-    if values.shape[1] % planes.down:
-        values = torch.cat([values, values[:, -1:]], dim=1)
-    if values.shape[2] % planes.across:
+    if values.shape[2] % planes.down:
         values = torch.cat([values, values[:, :, -1:]], dim=2)
+    if values.shape[3] % planes.across:
+        values = torch.cat([values, values[..., -1:]], dim=3)
     return values
 
 
 def _luma(rgb: Tensor) -> Tensor:
     red, green, blue = _WEIGHTS
-    return rgb[..., 0].mul(red).add_(rgb[..., 1], alpha=green).add_(rgb[..., 2], alpha=blue)
+    return rgb[:, 0].mul(red).add_(rgb[:, 1], alpha=green).add_(rgb[:, 2], alpha=blue)
 
 
 def _shared(plane: Tensor, planes: Planes) -> Tensor:
