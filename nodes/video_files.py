@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import platform
+from pathlib import Path
 from typing import Any
 
 import folder_paths
@@ -11,7 +15,7 @@ from comfy_api.v0_0_2 import InputImpl, io, ui
 
 from ..async_decode import SinkError
 from ..async_decode.files import OutputNames
-from ..async_decode.sinks import H264_MP4, VIDEO_FORMATS, Sink, Sound, VideoFormat, VideoSink
+from ..async_decode.sinks import H264_MP4, VIDEO_FORMATS, HardwareFormats, Sink, Sound, VideoFormat, VideoSink
 from . import saving
 
 #: The longest side of what stands in for a file that browsers do not play, in pixels.
@@ -20,6 +24,25 @@ PROXY_SIDE = 768
 PROXY_CRF = 26
 #: … and of what stands in for a file that ComfyUI itself cannot read.
 READABLE_CRF = 14
+
+
+def formats() -> dict[str, VideoFormat]:
+    """The formats by their names in the widget: those of software, then those of hardware that is known to work.
+
+    The first call begins to try the hardware, in the background: ComfyUI's start does not wait for it. What came out is
+    kept in the user's folder, so that it is there at the next start.
+    """
+    return {**VIDEO_FORMATS, **_hardware().known()}
+
+
+@functools.cache
+def _hardware() -> HardwareFormats:
+    folder = Path(folder_paths.get_user_directory()) / "async_vae_decode"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    cuda = torch.cuda.is_available()
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if cuda else []
+    return HardwareFormats(folder / "hardware_encoders.json", machine=" ".join([platform.node(), *gpus]))
 
 
 def inputs() -> list[io.Input]:
@@ -37,13 +60,14 @@ def inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "format",
-            options=list(VIDEO_FORMATS),
+            options=list(formats()),
             default=next(iter(VIDEO_FORMATS)),
             tooltip="mp4 (H.264) plays everywhere. 4:4:4 keeps sharp coloured edges, few players take it. H.265 and "
             "AV1 make smaller files, their 10-bit forms smoother gradients. VP9 (and ProRes 4444, FFV1, GIF, WebP) "
             "keep alpha. FFV1 is lossless: the very frames come back. ProRes is for editing. A GIF gets a palette of "
             "256 colours for each frame, so that memory does not grow with the clip; GIF and WebP carry no sound and "
-            "no workflow.",
+            "no workflow. Those with NVENC, QSV, AMF, VAAPI or VideoToolbox in their names are encoded by this "
+            "machine's hardware: fast, but larger at the same quality.",
         ),
         io.Int.Input(
             "quality",
@@ -53,7 +77,7 @@ def inputs() -> list[io.Input]:
             tooltip="The codec's CRF: lower is better and larger. H.264: 0 (lossless) to 51, 23 is what Save Video "
             "uses, 17 is hard to tell from the frames, each 6 more about halve the file. H.265: 0 to 51, 28 is like 23 "
             "of H.264. AV1: 1 to 63, 30 is usual. VP9: 0 (lossless) to 63, 31 is usual. WebP: 0 is lossless, then 1 to "
-            "63. ProRes, FFV1 and GIF have no such choice.",
+            "63. Hardware: 1 to 51. ProRes, FFV1 and GIF have no such choice.",
         ),
         io.Combo.Input(
             "preset",
@@ -97,8 +121,8 @@ def inputs() -> list[io.Input]:
             default=True,
             optional=True,
             tooltip="Convert to the video's own 4:2:0 colours on the GPU (CUDA and ROCm): half as many bytes are "
-            "copied and the encoder has less to do. The files are as good; off, ffmpeg converts, whose samples differ by one "
-            "step at most. Frames with alpha in VP9 are always converted by ffmpeg.",
+            "copied and the encoder has less to do. The files are as good; off, ffmpeg converts, whose samples differ "
+            "by one step at most. Frames with alpha in VP9 are always converted by ffmpeg.",
         ),
     ]
 
@@ -113,7 +137,7 @@ class VideoFile:
         channels: of the frames: 1, 3 or 4.
         device: where the frames are made.
         fps: frames a second.
-        format: one of ``VIDEO_FORMATS``.
+        format: one of ``formats()``.
         quality: on the format's scale.
         preset: the encoder's speed.
         ping_pong: play it backwards as well.
@@ -148,7 +172,7 @@ class VideoFile:
         trim_to_audio: bool = False,
         convert_on_gpu: bool = True,
     ) -> None:
-        video = VIDEO_FORMATS[format]
+        video = formats()[format]
         _check(format, video, quality, fps)
         sound = sound_of(audio)
         if trim_to_audio and sound is None:

@@ -10,12 +10,14 @@ from .preview import PreviewSink
 from .tensor import TensorSink
 from .video import VideoSink
 from .video_formats import H264_MP4, VIDEO_FORMATS, VideoFormat, exact_rate
+from .video_hardware import HardwareFormats
 from .video_sound import Sound
 
 __all__ = [
     "H264_MP4",
     "VIDEO_FORMATS",
     "ExrEncoder",
+    "HardwareFormats",
     "ImageEncoder",
     "ImageFilesSink",
     "JpegEncoder",

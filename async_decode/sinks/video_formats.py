@@ -50,7 +50,7 @@ def _webp_quality(value: float) -> list[str]:
     return ["-lossless", "1"] if value == 0 else ["-quality", f"{100 * (1 - value / 63):.1f}"]
 
 
-def _speeds(option: str, *values: object) -> dict[str, Sequence[str]]:
+def speeds(option: str, *values: object) -> dict[str, Sequence[str]]:
     """The value of ``option`` for each of the presets."""
     return {preset: (option, str(value)) for preset, value in zip(PRESETS, values, strict=True)}
 
@@ -149,9 +149,9 @@ _OPUS = ("-c:a", "libopus", "-b:a", "160k", "-ar", "48000")
 _FLAC = ("-c:a", "flac")
 _PCM = ("-c:a", "pcm_s24le")
 
-_X264_SPEEDS = _speeds("-preset", *PRESETS)
+_X264_SPEEDS = speeds("-preset", *PRESETS)
 #: SVT-AV1 counts from 13 down to 0; stock's Save WEBM takes 6.
-_SVT_SPEEDS = _speeds("-preset", 12, 11, 10, 9, 8, 6, 5, 4, 3)
+_SVT_SPEEDS = speeds("-preset", 12, 11, 10, 9, 8, 6, 5, 4, 3)
 #: libvpx: a way of searching and how much of it is left out.
 _VP9_SPEEDS: Mapping[str, Sequence[str]] = {
     preset: ("-deadline", deadline, "-cpu-used", str(skipped))
@@ -161,7 +161,7 @@ _VP9_SPEEDS: Mapping[str, Sequence[str]] = {
         strict=True,
     )
 }
-_WEBP_SPEEDS = _speeds("-compression_level", 0, 1, 2, 3, 3, 4, 5, 6, 6)
+_WEBP_SPEEDS = speeds("-compression_level", 0, 1, 2, 3, 3, 4, 5, 6, 6)
 
 #: What plays everywhere. The defaults are those of stock's Save Video.
 H264_MP4 = VideoFormat(
