@@ -14,6 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+# Behind everything else, so that it works from a checkout that is not installed, and hides nothing of ComfyUI's.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
 from comfyui_models import FAMILIES, loaders
 
 from async_decode.bench import child
