@@ -9,20 +9,26 @@ from collections.abc import Sequence
 
 from .errors import AsyncDecodeError
 
-_COMMANDS = ("demo", "bench")
+_COMMANDS = ("demo", "example", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m async_decode", description="Decode, copy and save video at once.")
     subparsers = parser.add_subparsers(dest="command", required=True)
-    try:
-        modules = {name: importlib.import_module(f".cli.{name}", __package__) for name in _COMMANDS}
-    except ModuleNotFoundError as error:
-        print(f'{error.name} is not installed: pip install "async-vae-decode[cli]"', file=sys.stderr)
-        return 2
-    for module in modules.values():
-        module.add_parser(subparsers)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    modules = {}
+    for name in _COMMANDS:
+        try:
+            modules[name] = importlib.import_module(f".cli.{name}", __package__)
+        except ModuleNotFoundError as error:
+            if name in arguments[:1]:
+                print(f'{error.name} is not installed: pip install "async-vae-decode[cli]"', file=sys.stderr)
+                return 2
+            # Named in the help, at least.
+            subparsers.add_parser(name, help=f"needs {error.name}, which is not installed")
+            continue
+        modules[name].add_parser(subparsers)
     options = parser.parse_args(arguments)
     try:
         return int(modules[options.command].run(options))

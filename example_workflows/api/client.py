@@ -1,0 +1,144 @@
+"""Queues a workflow in API format, follows it over the websocket and fetches its files: Python's standard library only.
+
+python client.py decode_latent.json --server http://127.0.0.1:8188 --out fetched
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import socket
+import struct
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def queue(server: str, prompt: dict[str, Any], client_id: str) -> str:
+    """Queue ``prompt`` and return its id; the server answers 400, and says why, where it is not valid."""
+    body = json.dumps({"prompt": prompt, "client_id": client_id}).encode()
+    request = urllib.request.Request(f"{server}/prompt", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return str(json.load(answer)["prompt_id"])
+    except urllib.error.HTTPError as refused:
+        raise SystemExit(f"refused: {refused.read().decode()}") from None
+
+
+def follow(events: Events, prompt_id: str) -> None:
+    """Print the progress of a prompt and return when it has ended.
+
+    Raises:
+        SystemExit: it failed or was cancelled.
+    """
+    for kind, data in events:
+        if data.get("prompt_id") != prompt_id:
+            continue
+        if kind == "progress":
+            print(f"node {data['node']}: {data['value']} of {data['max']} frames", end="\r", file=sys.stderr)
+        elif kind == "execution_error":
+            raise SystemExit(f"node {data['node_id']} ({data['node_type']}): {data['exception_message']}")
+        elif kind == "execution_interrupted":
+            raise SystemExit("cancelled")
+        elif kind == "executing" and data["node"] is None:
+            print(file=sys.stderr)
+            return
+
+
+def fetch(server: str, prompt_id: str, out: Path) -> Iterator[Path]:
+    """Write the files that a prompt has saved into ``out``, and print what our nodes report of it."""
+    with urllib.request.urlopen(f"{server}/history/{prompt_id}") as answer:
+        outputs = json.load(answer)[prompt_id]["outputs"]
+    for node in outputs.values():
+        for report in node.get("async_vae_decode", []):
+            print(report["summary"])
+        for file in node.get("images", []):
+            query = urllib.parse.urlencode({key: file[key] for key in ("filename", "subfolder", "type")})
+            with urllib.request.urlopen(f"{server}/view?{query}") as content:
+                path = out / file["filename"]
+                path.write_bytes(content.read())
+                yield path
+
+
+class Events:
+    """The server's events as ``(type, data)``: as much of a websocket (RFC 6455) as listening to ComfyUI takes."""
+
+    def __init__(self, server: str, client_id: str) -> None:
+        address = urllib.parse.urlsplit(server)
+        assert address.hostname, f"expected an address such as http://127.0.0.1:8188, got {server}"
+        self._socket = socket.create_connection((address.hostname, address.port or 80))
+        key = base64.b64encode(os.urandom(16)).decode()
+        self._socket.sendall(
+            f"GET {address.path}/ws?clientId={client_id} HTTP/1.1\r\nHost: {address.netloc}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        self._stream = self._socket.makefile("rb")
+        status = self._stream.readline().decode()
+        if " 101 " not in status:
+            raise ConnectionError(f"{server} opens no websocket: {status.strip()}")
+        while self._stream.readline().strip():
+            pass
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        message = b""
+        while True:
+            first, second = self._read(2)
+            length = second & 127
+            if length >= 126:
+                length = int.from_bytes(self._read(2 if length == 126 else 8), "big")
+            payload, opcode = self._read(length), first & 15
+            if opcode == 8:
+                raise ConnectionError("the server closed the websocket")
+            if opcode == 9:
+                self._send(10, payload)  # a ping, which wants its pong
+            if opcode >= 8:
+                continue
+            if opcode:
+                kind, message = opcode, b""
+            message += payload
+            if first & 128 and kind == 1:  # whole, and text; binary ones are previews
+                event = json.loads(message)
+                yield event["type"], event.get("data") or {}
+
+    def close(self) -> None:
+        self._send(8, b"")
+        self._socket.close()
+
+    def _read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        if len(data) < size:
+            raise ConnectionError("the server is gone")
+        return data
+
+    def _send(self, opcode: int, payload: bytes) -> None:
+        mask = os.urandom(4)
+        masked = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
+        self._socket.sendall(struct.pack("!BB", 128 | opcode, 128 | len(payload)) + mask + masked)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Queue a workflow in API format and fetch the files that it saves.")
+    parser.add_argument("workflow", type=Path)
+    parser.add_argument("--server", default="http://127.0.0.1:8188", help="ComfyUI's address (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("fetched"), help="folder for the files (%(default)s)")
+    options = parser.parse_args()
+    server, client_id = options.server.rstrip("/"), uuid.uuid4().hex
+    # First, so that no event is missed.
+    events = Events(server, client_id)
+    prompt_id = queue(server, json.loads(options.workflow.read_text("utf-8")), client_id)
+    follow(events, prompt_id)
+    events.close()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for path in fetch(server, prompt_id, options.out):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
