@@ -6,6 +6,7 @@ A custom node pack in the older API, which every core loads. It is linked into t
 from __future__ import annotations
 
 from .flow import Explode, Gate
+from .savers import VideoCombine
 from .tensors import Images, Latent, SaveTensor
 from .vaes import CheapVAE, DecoderStep, LoadVAE, OtherVAE
 
@@ -19,6 +20,7 @@ NODE_CLASS_MAPPINGS = {
     "TestDecoderStep": DecoderStep,
     "TestGate": Gate,
     "TestExplode": Explode,
+    "VHS_VideoCombine": VideoCombine,
 }
 
 __all__ = ["NODE_CLASS_MAPPINGS"]

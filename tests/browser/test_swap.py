@@ -1,0 +1,335 @@
+"""The swap commands: stock's decode and save nodes become the pack's and back, with everything that hangs on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageChops
+
+if TYPE_CHECKING:
+    from tests.browser.front_end import FrontEnd, Renderer
+
+SAVE_FRAMES = "Replace with Async VAE Decode & Save Frames"
+SAVE_VIDEO = "Replace with Async VAE Decode & Save Video"
+RENAMED = {"VAEDecode": "AsyncVAEDecode", "VAEDecodeTiled": "AsyncVAEDecode"}
+
+# What the menu of a node offers.
+OFFERED = """
+(() => {
+  const options = [];
+  if (window.app.collectNodeMenuItems) options.push(...window.app.collectNodeMenuItems(node));
+  else node.getExtraMenuOptions(window.app.canvas, options);
+  return options.map((item) => item?.content).filter((text) => text?.startsWith("Replace with"));
+})()
+""".strip()
+
+
+def test_menus_replace_a_node_and_undo_brings_it_back(
+    open_front_end: Callable[..., FrontEnd], renderer: Renderer
+) -> None:
+    front_end = open_front_end(renderer=renderer)
+    decode, _ = stock_frames(front_end)
+    front_end.load(front_end.workflow())
+    front_end.centre(decode, scale=1.0)
+    capture(front_end)
+    before = front_end.workflow()
+    toolbox = front_end.page.locator(".selection-toolbox")
+
+    click_title(front_end, decode)
+    toolbox.locator("button:has(.pi-bolt)").wait_for()
+    front_end.screenshot("swap-toolbox")
+    toolbox.locator("button:has(.pi-images)").click()
+
+    wait_for(front_end, "AsyncVAEDecodeSaveFrames")
+    assert types(front_end) == ["AsyncVAEDecodeSaveFrames", "EmptyLatentImage", "TestLoadVAE"]
+    front_end.screenshot("swap-replaced")
+    front_end.page.keyboard.press("Control+z")
+    wait_for(front_end, "SaveImage")
+    assert graph_of(front_end.workflow()) == graph_of(before)
+
+    if renderer == "vue" and front_end.server.core.version == "0.3.64":
+        return  # Its Vue nodes have no menu of their own.
+    click_title(front_end, decode, button="right")
+    entry = front_end.page.get_by_text(SAVE_FRAMES, exact=True)
+    entry.wait_for()
+    front_end.screenshot("swap-menu")
+    entry.click()
+    wait_for(front_end, "AsyncVAEDecodeSaveFrames")
+
+
+def test_everything_comes_along_and_back(front_end: FrontEnd) -> None:
+    latent = front_end.add("EmptyLatentImage", pos=(0, 0))
+    vae = front_end.add("TestLoadVAE", pos=(0, 200))
+    rate = front_end.add("PrimitiveFloat", pos=(0, 300), value=23.976)
+    name = front_end.add("PrimitiveString", pos=(0, 400), value="video/shot")
+    sound = front_end.add("VAEDecodeAudio", pos=(0, 500))
+    tiles = {"tile_size": 256, "overlap": 32, "temporal_size": 32, "temporal_overlap": 4}
+    decode = front_end.add("VAEDecodeTiled", pos=(300, 0), title="My decode", **tiles)
+    create = front_end.add("CreateVideo", pos=(600, 0))
+    save = front_end.add("SaveVideo", pos=(900, 50), title="Final cut")
+    preview = front_end.add("PreviewImage", pos=(600, 300))
+    front_end.connect(latent, 0, decode, "samples")
+    front_end.connect(vae, 0, decode, "vae")
+    front_end.connect(latent, 0, sound, "samples")
+    front_end.connect(vae, 0, sound, "vae")
+    front_end.connect(decode, 0, create, "images")
+    front_end.connect(decode, 0, preview, "images")
+    front_end.connect(rate, 0, create, "fps")
+    front_end.connect(sound, 0, create, "audio")
+    front_end.connect(create, 0, save, "video")
+    front_end.connect(name, 0, save, "filename_prefix")
+    front_end.node(save, "Object.assign(node, { color: '#232', bgcolor: '#353', mode: 0 }) && null")
+    front_end.node(decode, "node.graph.createReroute([250, 20], node.graph.getLink(node.inputs[0].link)) && null")
+    front_end.page.evaluate(
+        """() => {
+          const group = new window.LiteGraph.LGraphGroup("Saving");
+          group.pos = [880, -20]; group.size = [500, 800];
+          window.app.graph.add(group);
+        }"""
+    )
+    before = unrolled(front_end.prompt())
+
+    execute(front_end, "ReplaceAndSaveVideo", decode)
+
+    node = front_end.prompt()[save]
+    assert node["class_type"] == "AsyncVAEDecodeSaveVideo"
+    assert (
+        node["inputs"].items()
+        >= {
+            "samples": [latent, 0],
+            "vae": [vae, 0],
+            "fps": [rate, 0],
+            "filename_prefix": [name, 0],
+            "audio": [sound, 0],
+            "format": "mp4 (H.264)",
+            "quality": 23,
+            "output_images": True,
+            **tiles,
+        }.items()
+    )
+    assert front_end.prompt()[preview]["inputs"]["images"] == [save, 1]
+    assert front_end.node(save, "[node.title, node.color, node.bgcolor, [...node.pos]]") == [
+        "Final cut",
+        "#232",
+        "#353",
+        [900, 50],
+    ]
+    assert front_end.node(save, "node.graph.getLink(node.inputs[0].link).parentId !== undefined")
+    assert "My decode" not in str(front_end.workflow()["nodes"])
+    grouped = "(node.graph.groups[0].recomputeInsideNodes(), [...node.graph.groups[0].children].includes(node))"
+    assert front_end.node(save, grouped)
+    assert {"CreateVideo", "VAEDecodeTiled"}.isdisjoint(types(front_end))
+
+    execute(front_end, "Restore", save)
+
+    assert unrolled(front_end.prompt()) == before
+    assert front_end.node(save, "[node.type, node.title]") == ["SaveVideo", "Final cut"]
+    assert front_end.node(save, "node.graph.reroutes.size") == 1
+
+
+def test_savers_that_have_an_equivalent(front_end: FrontEnd) -> None:
+    decode, save = stock_frames(front_end)
+    newer = front_end.server.core.version != "0.3.64"
+    combine = {"filename_prefix": "c", "frame_rate": 16, "crf": 21}
+    ours = {"filename_prefix": "c", "fps": 16, "quality": 21}
+    cases: list[tuple[str, dict[str, Any], dict[str, Any] | None]] = [
+        ("SaveWEBM", {"codec": "vp9", "crf": 40, "fps": 12}, {"format": "webm (VP9)", "quality": 40, "fps": 12}),
+        ("SaveWEBM", {"codec": "av1", "crf": 30}, {"format": "webm (AV1 10-bit)", "quality": 30}),
+        ("VHS_VideoCombine", combine, {**ours, "format": "mp4 (H.264)", "ping_pong": False}),
+        ("VHS_VideoCombine", {**combine, "pingpong": True, "loop_count": 2}, {"ping_pong": True, "loop_count": 2}),
+        (
+            "VHS_VideoCombine",
+            {**combine, "format": "video/h265-mp4", "pix_fmt": "yuv420p10le"},
+            {**ours, "format": "mp4 (H.265 10-bit)"},
+        ),
+        ("VHS_VideoCombine", {**combine, "format": "image/gif"}, {"format": "gif", "fps": 16}),
+        ("VHS_VideoCombine", {**combine, "pix_fmt": "yuv420p10le"}, None),
+        ("VHS_VideoCombine", {**combine, "crf": 60}, None),
+        ("VHS_VideoCombine", {**combine, "save_output": False}, None),
+        ("VHS_VideoCombine", {**combine, "save_metadata": False}, None),
+    ]
+    front_end.node(save, "node.graph.remove(node)")
+    for saver, values, expected in cases:
+        saver_id = front_end.add(saver, pos=(700, 100), **values)
+        front_end.connect(decode, 0, saver_id, "images")
+        capture(front_end)
+
+        assert (SAVE_VIDEO in front_end.node(decode, OFFERED)) == (expected is not None), (saver, values)
+        if expected is not None:
+            execute(front_end, "ReplaceAndSaveVideo", decode)
+            node = front_end.prompt()[saver_id]
+            assert node["class_type"] == "AsyncVAEDecodeSaveVideo"
+            assert {name: node["inputs"][name] for name in expected} == expected
+            front_end.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Undo')")
+        front_end.node(saver_id, "node.graph.remove(node)")
+
+    create = front_end.add("CreateVideo", pos=(600, 100), fps=25)
+    video = front_end.add("SaveVideo", pos=(900, 100))
+    front_end.connect(decode, 0, create, "images")
+    front_end.connect(create, 0, video, "video")
+    assert SAVE_VIDEO in front_end.node(decode, OFFERED)
+    front_end.node(video, "(node.mode = 2)")
+    assert SAVE_VIDEO not in front_end.node(decode, OFFERED), "a muted saver does not save, ours would"
+    front_end.node(video, "(node.mode = 0)")
+    again = front_end.add("SaveVideo", pos=(900, 300))
+    front_end.connect(create, 0, again, "video")
+    assert SAVE_VIDEO not in front_end.node(decode, OFFERED), "somebody else uses the video"
+    front_end.node(again, "node.graph.remove(node)")
+    if newer:
+        front_end.set_widget(create, "bit_depth", 10)
+        assert SAVE_VIDEO not in front_end.node(decode, OFFERED), "H.264 with 10 bits is none of our formats"
+
+
+def test_whole_workflow_with_subgraphs_modes_and_reroutes(
+    open_front_end: Callable[..., FrontEnd], renderer: Renderer
+) -> None:
+    front_end = open_front_end(renderer=renderer)
+    inner, save = stock_frames(front_end, "VAEDecodeTiled", tile_size=192)
+    muted, muted_save = stock_frames(front_end)
+    front_end.node(muted, "(node.mode = 2)")
+    front_end.node(muted_save, "(node.mode = 2)")
+    rerouted, rerouted_save = stock_frames(front_end)
+    reroute = front_end.add("Reroute", pos=(600, 400))
+    front_end.connect(rerouted, 0, reroute, "")
+    front_end.connect(reroute, 0, rerouted_save, "images")
+    # The decode goes into a subgraph: its image leaves through the subgraph's output, tile_size is a widget outside.
+    host = front_end.node(
+        inner,
+        """(() => {
+          const { node: host, subgraph } = node.graph.convertToSubgraph(new Set([node]));
+          subgraph.addInput("tiles", "INT");
+          const inside = subgraph.nodes[0];
+          const slot = inside.inputs.find(({ name }) => name === "tile_size");
+          subgraph.inputNode.slots.at(-1).connect(slot, inside);
+          return String(host.id);
+        })()""",
+    )
+    front_end.set_widget(host, "tiles", 320)
+    front_end.load(front_end.workflow())
+    assert front_end.prompt()[f"{host}:{inner}"]["inputs"]["tile_size"] == 320
+    capture(front_end)
+    before, prompt = front_end.workflow(), front_end.prompt()
+
+    execute(front_end, "ReplaceAll")
+
+    after = front_end.prompt()
+    inside = after[f"{host}:{inner}"]
+    assert inside["class_type"] == "AsyncVAEDecode"
+    assert inside["inputs"].items() >= prompt[f"{host}:{inner}"]["inputs"].items()
+    assert after[save]["inputs"]["images"] == [f"{host}:{inner}", 0]
+    front_end.set_widget(host, "tiles", 448)
+    assert front_end.prompt()[f"{host}:{inner}"]["inputs"]["tile_size"] == 448
+    assert after[rerouted_save]["class_type"] == "AsyncVAEDecodeSaveFrames"
+    assert after[rerouted_save]["inputs"]["filename_prefix"] == "frames/shot"
+    assert "Reroute" not in types(front_end)
+    assert front_end.node(muted_save, "[node.type, node.mode]") == ["AsyncVAEDecodeSaveFrames", 2]
+    front_end.centre(host, save, rerouted_save)
+    front_end.screenshot("swap-every")
+
+    front_end.set_widget(host, "tiles", 320)
+    execute(front_end, "RestoreAll")
+    assert unrolled(front_end.prompt()) == unrolled(prompt)
+
+    front_end.page.evaluate(
+        """async () => {
+          await window.app.extensionManager.command.execute("Comfy.Undo");
+          await window.app.extensionManager.command.execute("Comfy.Undo");
+        }"""
+    )
+    assert graph_of(front_end.workflow()) == graph_of(before)
+
+
+def test_nothing_to_replace_is_said(front_end: FrontEnd) -> None:
+    front_end.add("EmptyLatentImage")
+
+    execute(front_end, "ReplaceAll")
+
+    front_end.page.get_by_text("There is nothing to replace here").wait_for()
+
+
+def test_the_same_frames_are_saved(front_end: FrontEnd, demo: dict[str, str]) -> None:
+    latent = front_end.add("LoadLatent", latent=demo["latent"], pos=(0, 0))
+    vae = front_end.add("TestLoadVAE", vae_name=demo["vae"], pos=(0, 200))
+    decode = front_end.add("VAEDecode", pos=(300, 0))
+    save = front_end.add("SaveImage", filename_prefix="swap/frame", pos=(600, 0))
+    front_end.connect(latent, 0, decode, "samples")
+    front_end.connect(vae, 0, decode, "vae")
+    front_end.connect(decode, 0, save, "images")
+
+    stock = front_end.wait(front_end.queue())["outputs"][save]["images"]
+    execute(front_end, "ReplaceAndSaveFrames", decode)
+    ours = front_end.wait(front_end.queue())["outputs"][save]["images"]
+
+    assert len(ours) == len(stock) > 1
+    folder = front_end.server.output
+    for one, other in zip(stock, ours, strict=True):
+        pictures = [Image.open(folder / saved["subfolder"] / saved["filename"]) for saved in (one, other)]
+        assert ImageChops.difference(*pictures).getbbox() is None
+
+
+def stock_frames(front_end: FrontEnd, decode: str = "VAEDecode", **tiles: int) -> tuple[str, str]:
+    """A latent, decoded and saved by stock; the ids of the decode and the save node."""
+    latent = front_end.add("EmptyLatentImage", pos=(40, 100))
+    vae = front_end.add("TestLoadVAE", pos=(40, 260))
+    node = front_end.add(decode, pos=(420, 100), **tiles)
+    save = front_end.add("SaveImage", pos=(700, 100), filename_prefix="frames/shot")
+    front_end.connect(latent, 0, node, "samples")
+    front_end.connect(vae, 0, node, "vae")
+    front_end.connect(node, 0, save, "images")
+    return node, save
+
+
+def click_title(front_end: FrontEnd, node: str, **options: Any) -> None:
+    """Click on a node's title with the mouse."""
+    box = front_end.box(node)
+    front_end.page.mouse.click(box["x"] + 60, box["y"] + 12, **options)
+
+
+def wait_for(front_end: FrontEnd, type: str) -> None:
+    """Wait until the shown graph has a node of that class."""
+    front_end.page.wait_for_function("(type) => window.app.graph.nodes.some((node) => node.type === type)", arg=type)
+
+
+def capture(front_end: FrontEnd) -> None:
+    """Have the front end note the present state as one that undo comes back to, as a click does."""
+    front_end.page.evaluate("() => { window.dispatchEvent(new MouseEvent('mouseup')); }")
+
+
+def graph_of(workflow: dict[str, Any]) -> dict[str, Any]:
+    """A workflow without what loading it alone changes: its id, the order of its nodes, where one looks."""
+    extra = {key: value for key, value in workflow.get("extra", {}).items() if key != "ds"}
+    nodes = sorted(workflow["nodes"], key=lambda node: str(node["id"]))
+    return {**workflow, "id": None, "extra": extra, "nodes": nodes}
+
+
+def unrolled(prompt: dict[str, Any]) -> list[Any]:
+    """A prompt as what leads to each node that nobody takes from: equal for equal graphs, whatever their ids."""
+
+    def value(of: Any) -> Any:
+        return (tree(of[0]), of[1]) if isinstance(of, list) and of and str(of[0]) in prompt else of
+
+    def tree(node: str) -> Any:
+        inputs = {name: value(of) for name, of in prompt[node]["inputs"].items()}
+        return prompt[node]["class_type"], inputs
+
+    used = {of[0] for node in prompt.values() for of in node["inputs"].values() if isinstance(of, list) and of}
+    return sorted((tree(node) for node in prompt if node not in used), key=str)
+
+
+def types(front_end: FrontEnd) -> list[str]:
+    """The classes of all nodes of the shown graph."""
+    nodes: list[str] = front_end.page.evaluate("() => window.app.canvas.graph.nodes.map(({ type }) => type).sort()")
+    return nodes
+
+
+def execute(front_end: FrontEnd, command: str, *selected: str) -> None:
+    """Run one of our commands, as the palette does, with these nodes selected."""
+    front_end.page.evaluate(
+        """async ([id, selected]) => {
+          window.app.canvas.deselectAll();
+          for (const node of selected) window.app.canvas.select(window.testNode(node));
+          await window.app.extensionManager.command.execute(id);
+        }""",
+        [f"AsyncVAEDecode.{command}", list(selected)],
+    )

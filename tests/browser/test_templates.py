@@ -1,0 +1,114 @@
+"""Every official template with a stock decode node: "Replace every VAE Decode" leaves the server's verdict as it was.
+
+And undo leaves nothing of it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.browser.front_end import FrontEnd
+
+STOCK = {"VAEDecode", "VAEDecodeTiled"}
+OURS = "AsyncVAEDecode"
+SAVERS = {"SaveVideo", "SaveWEBM", "SaveAnimatedWEBP"}
+#: Every template on the newest core; on an older one, whose templates are mostly the same, each so-many-th.
+SAMPLE_OF_OLDER = 6
+SITE_PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
+
+# Opened twice: what a template's file leaves out is filled in by then, and undo opens the workflow as well.
+SWAP = """
+async (workflow) => {
+  const { app } = window;
+  const copy = (value) => JSON.parse(JSON.stringify(value));
+  const serialized = () => copy((app.rootGraph ?? app.graph).serialize());
+  const prompt = async () => copy((await app.graphToPrompt()).output);
+  const open = (content) => app.loadGraphData(content, true, true, app.extensionManager.workflow.activeWorkflow);
+  const { execute } = app.extensionManager.command;
+  await open(workflow);
+  await open(serialized());
+  const before = { workflow: serialized(), prompt: await prompt() };
+  await execute("AsyncVAEDecode.ReplaceAll");
+  const after = { workflow: serialized(), prompt: await prompt() };
+  await execute("Comfy.Undo");
+  return { before, after, undone: serialized() };
+}
+"""
+
+
+def test_every_template(front_end: FrontEnd, capsys: pytest.CaptureFixture[str]) -> None:
+    core = front_end.server.core
+    found = dict(templates(core.python))
+    if core.version == "0.3.64":
+        found = dict(list(found.items())[::SAMPLE_OF_OLDER])
+    wrong: dict[str, list[str]] = {}
+    made: Counter[str] = Counter()
+    videos = 0
+
+    for name, workflow in found.items():
+        swapped = front_end.page.evaluate(SWAP, workflow)
+        problems = differences(front_end, swapped)
+        if problems:
+            wrong[name] = problems
+        made.update(kind for kind in classes(swapped["after"]["workflow"]) if kind.startswith(OURS))
+        videos += not SAVERS.isdisjoint(classes(workflow))
+
+    with capsys.disabled():
+        print(
+            f"\nComfyUI {core.version}: {len(found)} templates with a stock decode node tried, {videos} of them save a "
+            f"video; {len(found) - len(wrong)} passed; {', '.join(f'{n} {kind}' for kind, n in sorted(made.items()))}"
+        )
+    assert not wrong, json.dumps(wrong, indent=1)
+    assert found
+    # Nobody watches what is converted: at least it is not nothing.
+    assert {"AsyncVAEDecode", "AsyncVAEDecodeSaveFrames", "AsyncVAEDecodeSaveVideo"} <= set(made)
+
+
+def differences(front_end: FrontEnd, swapped: dict[str, Any]) -> list[str]:
+    """What is wrong with one template after the swap, or after undo."""
+    before, after = swapped["before"], swapped["after"]
+    problems = []
+    left = STOCK & set(classes(after["workflow"]))
+    if left:
+        problems.append(f"still there: {left}")
+    if swapped["undone"] != before["workflow"]:
+        parts = [key for key, value in before["workflow"].items() if swapped["undone"].get(key) != value]
+        problems.append(f"undo: {parts} differ")
+    verdicts = [verdict(front_end, prompt["prompt"]) for prompt in (before, after)]
+    if verdicts[0] != verdicts[1]:
+        problems.append(f"the server said {verdicts[0]}, then {verdicts[1]}")
+    return problems
+
+
+def verdict(front_end: FrontEnd, prompt: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Queue a prompt: the status, and what is wrong with which node; what is valid is not run."""
+    url = front_end.server.url
+    answer = front_end.page.request.post(f"{url}/prompt", data={"prompt": prompt})
+    said = answer.json()
+    if answer.ok:
+        front_end.page.request.post(f"{url}/queue", data={"clear": True})
+        front_end.page.request.post(f"{url}/interrupt", data={})
+    return answer.status, said.get("node_errors", {})
+
+
+def templates(python: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The workflows of the templates packages that a core's interpreter has, by name, if they decode with stock."""
+    asked = subprocess.run([str(python), "-c", SITE_PACKAGES], capture_output=True, text=True, check=True)
+    for file in sorted(Path(asked.stdout.strip()).glob("comfyui_workflow_templates*/**/*.json")):
+        workflow = json.loads(file.read_text("utf-8"))
+        if isinstance(workflow, dict) and "nodes" in workflow and not STOCK.isdisjoint(classes(workflow)):
+            yield file.stem, workflow
+
+
+def classes(workflow: dict[str, Any]) -> list[str]:
+    """The classes of a workflow's nodes, those in subgraphs included."""
+    subgraphs = workflow.get("definitions", {}).get("subgraphs", [])
+    return [node["type"] for graph in [workflow, *subgraphs] for node in graph["nodes"]]

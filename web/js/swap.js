@@ -1,0 +1,171 @@
+/**
+ * Commands and menus that put this pack's nodes in the place of stock's decode and save nodes, and stock's back. A swap
+ * is one step of undo.
+ */
+import { app } from "../../../scripts/app.js";
+import { OURS, wayBack } from "./swap_back.js";
+import { perform } from "./swap_graph.js";
+import { STOCK_DECODES, choicesFor } from "./swap_plan.js";
+import { LABELS, labelOf, loadTexts, message } from "./swap_texts.js";
+
+/**
+ * @typedef {any} LGraphNode
+ * @typedef {import("./swap_graph.js").Swap} Swap
+ * @typedef {import("./swap_plan.js").Choices} Choices
+ */
+
+/** What each command on single nodes makes of one; undefined: it is not for that node. */
+const SWAPS = /** @type {Record<string, (node: LGraphNode) => Swap | null | undefined>} */ ({
+  "AsyncVAEDecode.Replace": (node) => choicesFor(node, offersOf).decode,
+  "AsyncVAEDecode.ReplaceAndSaveFrames": (node) => choicesFor(node, offersOf).frames,
+  "AsyncVAEDecode.ReplaceAndSaveVideo": (node) => choicesFor(node, offersOf).video,
+  "AsyncVAEDecode.Restore": (node) => wayBack(node, choosesCodec()),
+});
+
+/** @type {Record<string, string>} */
+const ICONS = {
+  "AsyncVAEDecode.Replace": "pi pi-bolt",
+  "AsyncVAEDecode.ReplaceAndSaveFrames": "pi pi-images",
+  "AsyncVAEDecode.ReplaceAndSaveVideo": "pi pi-video",
+  "AsyncVAEDecode.Restore": "pi pi-replay",
+};
+
+/** Definitions of node classes, as the server gives them. @type {Map<string, any>} */
+const definitions = new Map();
+const DEFINITIONS = new Set([...OURS, "SaveVideo"]);
+
+app.registerExtension({
+  name: "AsyncVAEDecode.Swap",
+  commands: [
+    ...Object.keys(SWAPS).map((id) => command(id, () => replace(selected(), SWAPS[id]))),
+    command("AsyncVAEDecode.ReplaceAll", () => replace(everyNode(), bestChoice)),
+    command("AsyncVAEDecode.ReplaceAllKeepSavers", () => replace(everyNode(), SWAPS["AsyncVAEDecode.Replace"])),
+    command("AsyncVAEDecode.RestoreAll", () => replace(everyNode(), SWAPS["AsyncVAEDecode.Restore"])),
+  ],
+  menuCommands: [
+    {
+      path: ["Extensions", "Async VAE Decode"],
+      commands: ["AsyncVAEDecode.ReplaceAll", "AsyncVAEDecode.ReplaceAllKeepSavers", "AsyncVAEDecode.RestoreAll"],
+    },
+  ],
+  setup: loadTexts,
+  beforeRegisterNodeDef(/** @type {any} */ nodeType, /** @type {any} */ nodeData) {
+    if (DEFINITIONS.has(nodeData.name)) definitions.set(nodeData.name, nodeData);
+    // Front ends before 1.28 or so ask no extension for menu items: there a node class gives its own.
+    if (!("collectNodeMenuItems" in app) && (STOCK_DECODES.has(nodeData.name) || OURS.has(nodeData.name))) {
+      const previous = nodeType.prototype.getExtraMenuOptions;
+      nodeType.prototype.getExtraMenuOptions = function (/** @type {any} */ canvas, /** @type {any[]} */ options) {
+        options.unshift(...menuItems(this), null);
+        return previous?.call(this, canvas, options);
+      };
+    }
+  },
+  getNodeMenuItems: menuItems,
+  getSelectionToolboxCommands: commandsFor,
+});
+
+/**
+ * @param {string} id
+ * @param {() => void} run
+ */
+function command(id, run) {
+  return { id, label: LABELS[/** @type {import("./swap_texts.js").CommandId} */ (id)], icon: ICONS[id], function: run };
+}
+
+/**
+ * @param {LGraphNode} item a node, or something else that can be selected
+ * @returns {string[]} the commands for it alone
+ */
+function commandsFor(item) {
+  if (!STOCK_DECODES.has(item?.type) && !OURS.has(item?.type)) return [];
+  return Object.keys(SWAPS).filter((id) => SWAPS[id](item));
+}
+
+/** @param {LGraphNode} node */
+function menuItems(node) {
+  return commandsFor(node).map((id) => ({ content: labelOf(id), callback: () => replace([node], SWAPS[id]) }));
+}
+
+/** @returns {LGraphNode[]} */
+function selected() {
+  return Object.values(app.canvas.selected_nodes ?? {});
+}
+
+/** @returns {LGraphNode[]} those of the whole workflow, subgraphs included */
+function everyNode() {
+  const root = app.rootGraph ?? app.graph.rootGraph ?? app.graph;
+  return [root, ...(root.subgraphs?.values() ?? [])].flatMap((graph) => [...graph.nodes]);
+}
+
+/** @param {LGraphNode} node */
+function bestChoice(node) {
+  const { video, frames, decode } = choicesFor(node, offersOf);
+  return video ?? frames ?? decode;
+}
+
+/**
+ * Replace nodes, as one step of undo, and tell how many.
+ * @param {LGraphNode[]} nodes those that `swapOf` has nothing for are left alone
+ * @param {(node: LGraphNode) => Swap | null | undefined} swapOf
+ */
+function replace(nodes, swapOf) {
+  /** @type {LGraphNode[]} */
+  const made = [];
+  const lost = new Set();
+  let count = 0;
+  app.canvas.emitBeforeChange();
+  try {
+    for (const node of nodes) {
+      // A swap can take others of the nodes along.
+      const swap = node.graph && swapOf(node);
+      if (!swap) continue;
+      made.push(...perform(swap, (type) => window.LiteGraph.createNode(type)));
+      count += 1;
+      for (const name of "lost" in swap ? /** @type {string[]} */ (swap.lost) : []) lost.add(name);
+    }
+  } catch (error) {
+    tell("error", String(/** @type {Error} */ (error).message));
+    throw error;
+  } finally {
+    select(made);
+    app.canvas.emitAfterChange();
+  }
+  if (lost.size) tell("warn", message("lost", { count, what: [...lost].join(", ") }));
+  else if (count) tell("success", message("replaced", { count }));
+  else tell("info", message("nothingToReplace"));
+}
+
+/** @param {LGraphNode[]} nodes */
+function select(nodes) {
+  const shown = nodes.filter((node) => node.graph === app.canvas.graph);
+  if (!shown.length) return;
+  app.canvas.deselectAll();
+  for (const node of shown) app.canvas.select(node);
+}
+
+/**
+ * @param {"success" | "info" | "warn" | "error"} severity
+ * @param {string} detail
+ */
+function tell(severity, detail) {
+  app.extensionManager.toast.add({ severity, summary: "Async VAE Decode", detail, life: severity === "success" ? 3000 : 8000 });
+}
+
+/**
+ * @param {string} type a node class
+ * @returns {import("./swap_formats.js").Offers}
+ */
+function offersOf(type) {
+  return (name) => {
+    const { required = {}, optional = {} } = definitions.get(type)?.input ?? {};
+    const spec = required[name] ?? optional[name];
+    if (!spec) return null;
+    const [kind, settings = {}] = spec;
+    return { ...settings, options: Array.isArray(kind) ? kind : (settings.options ?? []) };
+  };
+}
+
+/** Whether stock's Save Video lets one choose a codec's settings: its formats come with inputs of their own then. */
+function choosesCodec() {
+  return (offersOf("SaveVideo")("format")?.options ?? []).some((/** @type {any} */ option) => option?.inputs);
+}
