@@ -7,7 +7,7 @@ import torch
 
 from tests.comfyui.client import Client, Prompt
 from tests.comfyui.fixtures import Models, random_latent
-from tests.comfyui.outputs import report_of
+from tests.comfyui.outputs import check_nothing_left, files_of, report_of
 from tests.comfyui.server import Server
 
 
@@ -51,3 +51,24 @@ def test_an_image_vae_decodes_the_first_frame_of_a_clip_as_stock_does(
 
     assert client.tensor(result, ours).shape == (2, 32, 48, 3)
     assert torch.equal(client.tensor(result, ours), client.tensor(result, stock))
+
+
+def test_a_list_of_latents_is_saved_batch_by_batch(client: Client, server: Server, models: Models) -> None:
+    """ComfyUI calls a node once for each latent of a list, and does not wait for one call before the next."""
+    prompt = Prompt()
+    samples, vae = random_latent(prompt, 7, 4, 4, 6), models.load(prompt, "sd")
+    batches = prompt.add("RebatchLatents", latents=samples, batch_size=3)
+    ours = client.add(
+        prompt, "AsyncVAEDecodeSaveFrames", samples=batches, vae=vae, filename_prefix="list/ours", output_images=True
+    )
+    video = client.add(prompt, "AsyncVAEDecodeSaveVideo", samples=batches, vae=vae, filename_prefix="list/video")
+    stock = prompt.add("SaveImage", images=ours, filename_prefix="list/stock")
+
+    result = client.run(prompt)
+
+    got, wanted = files_of(server, result, ours), files_of(server, result, stock)
+    assert len({path.name for path in got}) == len(got) == 7
+    assert [path.read_bytes() for path in got] == [path.read_bytes() for path in wanted]
+    assert [report["frames"] for report in result.ui(ours)["async_vae_decode"]] == [3, 3, 1]
+    assert len({path.name for path in files_of(server, result, video)}) == 3
+    check_nothing_left(server)

@@ -43,6 +43,14 @@ def video_prompt(client: Client, models: Models, prefix: str) -> tuple[Prompt, O
     )
 
 
+def gate_beside(prompt: Prompt, node: Output, gate: str) -> Output:
+    """Add an IMAGE that waits at ``gate``, and is not begun before ``node`` is, which saves the same clip."""
+    inputs = prompt.nodes[node.node]["inputs"]
+    # Ready when the saving node is, which comes first, because it is an output node.
+    images = prompt.add("VAEDecode", samples=inputs["samples"], vae=inputs["vae"])
+    return prompt.add("TestGate", anything=images, gate=gate)
+
+
 def test_a_missing_ffmpeg(own_client: Client, own_ffmpeg: Server, models: Models) -> None:
     place = set_ffmpeg(own_ffmpeg, None)
     prompt, node = video_prompt(own_client, models, "missing/a")
@@ -73,18 +81,32 @@ def test_an_ffmpeg_that_fails(own_client: Client, own_ffmpeg: Server, models: Mo
     check_usable(own_client, own_ffmpeg, models)
 
 
-def test_a_cancel_ends_an_ffmpeg_that_hangs(own_client: Client, own_ffmpeg: Server, models: Models) -> None:
+@pytest.mark.parametrize("by", ["cancel", "failure of another node"])
+def test_an_ffmpeg_that_hangs_ends_with_its_prompt(
+    own_client: Client, own_ffmpeg: Server, models: Models, by: str
+) -> None:
     # It takes all frames, but never closes its file.
     set_ffmpeg(own_ffmpeg, "cat > /dev/null; while :; do sleep 0.1; done")
     prompt, node = video_prompt(own_client, models, "hanging/a")
+    gate = uuid.uuid4().hex
+    if by != "cancel":
+        prompt.add("TestExplode", message="another node fails", anything=gate_beside(prompt, node, gate))
 
     prompt_id = own_client.queue(prompt)
-    # All frames are written: the node waits for ffmpeg alone.
-    own_client.events.wait("progress", prompt_id=prompt_id, node=node.node, value=17)
-    own_client.interrupt(prompt_id)
+    if by == "cancel":
+        # All frames are written: the node waits for ffmpeg alone.
+        own_client.events.wait("progress", prompt_id=prompt_id, node=node.node, value=17)
+        own_client.interrupt(prompt_id)
+    else:
+        own_client.events.wait("probe.held", gate=gate)
+        wait_until(lambda: [name for name in own_ffmpeg.children().values() if "ffmpeg" in name], "ffmpeg was started")
+        own_client.open_gate(gate)
     result = own_client.wait(prompt_id)
 
-    assert result.interrupted
+    if by == "cancel":
+        assert result.interrupted
+    else:
+        assert (result.error or {})["exception_message"].strip() == "another node fails"
     assert names_in(own_ffmpeg.output / "hanging") == []
     check_usable(own_client, own_ffmpeg, models)
 
@@ -94,10 +116,7 @@ def test_other_nodes_run_while_a_video_is_finished(own_client: Client, own_ffmpe
     set_ffmpeg(own_ffmpeg, f'while [ ! -e "{go}" ]; do sleep 0.05; done; exec "{find_ffmpeg()}" "$@"')
     prompt, node = video_prompt(own_client, models, "beside/a")
     gate = uuid.uuid4().hex
-    # Ready when the saving node is, which comes first, because it is an output node.
-    other = prompt.add("TestGate", anything=prompt.nodes[node.node]["inputs"]["vae"], gate=gate)
-    images = prompt.add("VAEDecode", samples=prompt.nodes[node.node]["inputs"]["samples"], vae=other)
-    kept = prompt.add("TestSaveTensor", images=images)
+    kept = prompt.add("TestSaveTensor", images=gate_beside(prompt, node, gate))
 
     prompt_id = own_client.queue(prompt)
     own_client.events.wait("probe.held", gate=gate)
