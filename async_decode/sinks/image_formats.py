@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import abc
 import errno
+import io
 import os
+import struct
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -182,7 +184,24 @@ class WebpEncoder(ImageEncoder):
         self._exif = _exif(metadata or {})
 
     def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
-        image_of(frame).save(file, format="WEBP", exif=self._exif, **self._options)
+        content = io.BytesIO()
+        image_of(frame).save(content, format="WEBP", exif=self._exif, **self._options)
+        file.write(_without_odd_chunks(content.getbuffer()) if self._exif else content.getbuffer())
+
+
+def _without_odd_chunks(webp: memoryview) -> memoryview:
+    """``webp`` with the bytes that pad chunks counted as theirs, in place.
+
+    ComfyUI's older front ends (1.27 is one) forget about padding and find no workflow behind a chunk of odd length.
+    What decoders read ends by itself, so that a byte more behind it changes nothing.
+    """
+    offset = 12
+    while offset < len(webp) and bytes(webp[offset : offset + 4]) != b"EXIF":
+        (size,) = struct.unpack_from("<I", webp, offset + 4)
+        size += size % 2
+        struct.pack_into("<I", webp, offset + 4, size)
+        offset += 8 + size
+    return webp
 
 
 def check_range(name: str, value: int, least: int, most: int) -> None:

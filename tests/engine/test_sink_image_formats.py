@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import tempfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL import Image
 from async_decode import Clip, Recorder, SinkError
 from async_decode.files import OutputNames
 from async_decode.sinks import ImageEncoder, ImageFilesSink, JpegEncoder, PngEncoder, WebpEncoder
-from tests.engine.sink_tools import nothing_survives, pictures, psnr, save
+from tests.engine.sink_tools import nothing_survives, pictures, psnr, run_ffmpeg, save
 
 #: As json.dumps makes it (ASCII), and what somebody's own program may hand over.
 METADATA = {
@@ -138,18 +139,38 @@ def test_metadata_is_where_comfyui_looks_for_it(tmp_path: Path, encoder: type[Jp
     assert json.loads(texts(path)[0x010F].partition(":")[2]) == {"nodes": list(range(5000))}
 
 
-def test_webp_metadata_has_the_bytes_of_stock(tmp_path: Path) -> None:
-    frame = pictures(1)[0]
+@pytest.mark.parametrize(("lossless", "channels"), [(False, 3), (False, 4), (True, 3), (True, 4)])
+def test_webp_has_the_bytes_of_pillow_but_for_odd_lengths(tmp_path: Path, lossless: bool, channels: int) -> None:
+    frames = np.random.default_rng(5).integers(0, 256, (12, 21, 17, channels), np.uint8)
     metadata = {key: METADATA[key] for key in ("prompt", "workflow")}
-    (path,) = saved(tmp_path, WebpEncoder(quality=80, effort=4, metadata=metadata), frame[np.newaxis])
+    encoder = WebpEncoder(lossless=lossless, quality=80, effort=4, metadata=metadata)
 
-    # The lines of stock's Save Animated WEBP, for a single frame.
-    image = Image.fromarray(frame)
-    exif = image.getexif()
-    exif[0x0110] = "prompt:" + metadata["prompt"]
-    exif[0x010F] = "workflow:" + metadata["workflow"]
-    image.save(tmp_path / "stock.webp", exif=exif, lossless=False, quality=80, method=4)
-    assert path.read_bytes() == (tmp_path / "stock.webp").read_bytes()
+    odd = 0
+    for frame, path in zip(frames, saved(tmp_path, encoder, frames), strict=True):
+        # The lines of stock's Save Animated WEBP, for a single frame.
+        image = Image.fromarray(frame)
+        exif = image.getexif()
+        exif[0x0110] = "prompt:" + metadata["prompt"]
+        exif[0x010F] = "workflow:" + metadata["workflow"]
+        image.save(tmp_path / "stock.webp", exif=exif, lossless=lossless, exact=lossless, quality=80, method=4)
+        stock, content = bytearray((tmp_path / "stock.webp").read_bytes()), path.read_bytes()
+        # Chunk after chunk, as a reader does that knows nothing of padding.
+        offset = 12
+        while content[offset : offset + 4] != b"EXIF":
+            (size,) = struct.unpack_from("<I", content, offset + 4)
+            assert size % 2 == 0
+            odd += stock[offset + 4] % 2
+            stock[offset + 4 : offset + 8] = content[offset + 4 : offset + 8]
+            offset += 8 + size
+        assert content == stock
+        decoded = run_ffmpeg("-v", "error", "-i", path, "-pix_fmt", "rgba", "-f", "rawvideo", "-").stdout
+        stock_decoded = run_ffmpeg(
+            "-v", "error", "-i", tmp_path / "stock.webp", "-pix_fmt", "rgba", "-f", "rawvideo", "-"
+        ).stdout
+        assert decoded == stock_decoded
+        with Image.open(path) as ours, Image.open(tmp_path / "stock.webp") as theirs:
+            assert ours.tobytes() == theirs.tobytes()
+    assert odd > 0 or not lossless
 
 
 @pytest.mark.parametrize("encoder", [JpegEncoder, WebpEncoder])
