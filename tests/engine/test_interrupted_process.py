@@ -1,11 +1,14 @@
-"""A program that is killed in the middle of saving leaves under final names nothing but whole files."""
+"""A program that is killed in the middle of saving leaves whole images, and a video that plays."""
 
 from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import signal
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,8 @@ from PIL import Image
 
 from async_decode import Recorder
 from async_decode.files import OutputNames
-from async_decode.sinks import ImageFilesSink, PngEncoder
-from tests.engine.sink_tools import PATIENCE, clip_of, pictures, save
+from async_decode.sinks import VIDEO_FORMATS, ImageFilesSink, PngEncoder, VideoSink
+from tests.engine.sink_tools import PATIENCE, clip_of, decode, pictures, psnr, run_ffmpeg, save
 
 #: Large enough that most of the time some file is half-written.
 FRAMES = pictures(4, 256, 384)
@@ -62,3 +65,60 @@ def test_every_png_of_a_killed_program_opens(tmp_path: Path) -> None:
         assert not set(later.files) & set(before)
         assert {path: path.stat().st_mtime_ns for path in before} == before
     assert halves, "every kill fell between two files: the test has not seen what it is for"
+
+
+def save_video(folder: Path, name: str, frames: np.ndarray, told: multiprocessing.connection.Connection) -> None:
+    video = VIDEO_FORMATS[name]
+    sink = VideoSink(OutputNames(folder, "a"), fps=10, video=video, preset="ultrafast", crf=10)
+    sink.open(replace(clip_of(frames), frames=None), Recorder())
+    for first in range(0, len(frames), 10):
+        sink.write(frames[first : first + 10], first).result(PATIENCE)
+    assert sink._process is not None
+    told.send(sink._process.pid)
+    time.sleep(PATIENCE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork, kill -9 and /proc")
+@pytest.mark.parametrize(
+    ("name", "with_ffmpeg"), [("mp4 (H.264)", False), ("mp4 (H.264)", True), ("webm (VP9)", False)]
+)
+def test_video_of_a_killed_program_plays(tmp_path: Path, name: str, with_ffmpeg: bool) -> None:
+    frames = pictures(100)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    program = context.Process(target=save_video, args=(tmp_path, name, frames, sender))
+    program.start()
+    assert receiver.poll(PATIENCE)
+    encoder = receiver.recv()
+    (part,) = tmp_path.iterdir()
+    if with_ffmpeg:
+        # What is not in the file yet is lost; then ffmpeg may not see the end of its input.
+        while part.stat().st_size < 20_000:
+            time.sleep(0.01)
+        os.kill(encoder, signal.SIGSTOP)
+
+    program.kill()
+
+    program.join(PATIENCE)
+    if with_ffmpeg:
+        os.kill(encoder, signal.SIGKILL)
+    wait_for_end(encoder)
+    assert part.name == f"a_00001_{VIDEO_FORMATS[name].extension}.part"
+    assert list(tmp_path.iterdir()) == [part]
+    assert run_ffmpeg("-v", "error", "-i", part, "-f", "null", "-").stderr == b""
+    got = decode(part, "rgb24", (48, 32), 3)
+    assert len(got) == 100 if not with_ffmpeg else 10 <= len(got) < 100 and len(got) % 10 == 0
+    assert all(psnr(got[index], frames[index]) > 25 for index in range(len(got)))
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait until nothing of a process is left but perhaps a status that nobody has asked for."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return
+        except OSError:
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"process {pid} lives on")
