@@ -19,6 +19,7 @@ from ..async_decode.taps import (
     TemporalWindows,
     Tiling,
     is_out_of_memory,
+    streamed_tiles,
 )
 from . import vae as vae_side
 
@@ -137,6 +138,9 @@ def taps_for(vae: Any, latent: torch.Tensor, tiling: Tiling | None, *, images_pe
         if isinstance(tap, OwnTiles) and any(tap.tile == other.tile for other in taps if isinstance(other, OwnTiles)):
             # It knows no windows, so nothing would change.
             continue
+        if isinstance(tap, TemporalWindows) and smaller.window is None and any(map(_holds_clip, taps[1:])):
+            # It is the blended clip that does not fit; smaller tiles would not help.
+            continue
         taps.append(tap)
     return taps
 
@@ -145,14 +149,24 @@ def tiled_tap(vae: Any, latent: torch.Tensor, tiling: Tiling) -> Tap | None:
     """The tap that decodes in these tiles; ``None`` where the model cuts its frames by itself and asks nobody."""
     decoder, model = vae_side.decoder_of(vae), vae.first_stage_model
     if getattr(vae, "handles_tiling", False):
-        if not _takes(model.decode_tiled, "tile_x", "tile_y", "overlap"):
+        tile = tiling.tile
+        # Windows are not for us to make: without tiles, its frames are those of its own decode.
+        if tile is None or not _takes(model.decode_tiled, "tile_x", "tile_y", "overlap"):
             return None
-        tile = tiling.tile or max(latent.shape[-2:])
         numbers = {"tile_x": tile, "tile_y": tile, "overlap": tiling.overlap}
         if tiling.window is not None:
             numbers.update(tile_t=tiling.window, overlap_t=tiling.window_overlap)
         return OwnTiles(decoder, decode_tiled=lambda z: model.decode_tiled(z, **numbers), tiling=tiling)
     if vae_side.is_video(vae):
+        if tiling.window is None:
+            streamed = streamed_tiles(
+                decoder,
+                scale=scale_of(vae),
+                tiling=tiling,
+                cache_room=lambda: vae_side.memory_beside(vae, streamed.live_shape(latent)) if streamed else 0,
+            )
+            if streamed is not None:
+                return streamed
         return TemporalWindows(decoder, scale=scale_of(vae), tiling=tiling)
     return None if tiling.tile is None else ImageTiles(decoder, scale=scale_of(vae), tiling=tiling)
 
@@ -173,7 +187,8 @@ def fallback_tilings(vae: Any, limits: Tiling) -> Iterator[Tiling]:
         return
     space, time = int(vae.spacial_compression_decode()), vae.temporal_compression_decode() or 1
     tile = max(2, FALLBACK_TILE // space)
-    yield _within(limits, Tiling(tile, tile // 4))
+    for side in (tile, max(2, tile // 2)):
+        yield _within(limits, Tiling(side, side // 4))
     for frames, parts in ((FALLBACK_WINDOW, 1), (FALLBACK_WINDOW // 4, 1), (0, 2)):
         window = max(2, frames // time)
         side = max(2, tile // parts)
@@ -189,6 +204,11 @@ def is_oom(error: BaseException) -> bool:
     if hasattr(model_management, "is_oom") and model_management.OOM_EXCEPTION is not Exception:
         return bool(model_management.is_oom(error)) or is_out_of_memory(error)
     return is_out_of_memory(error)
+
+
+def _holds_clip(tap: Tap) -> bool:
+    """Whether it decodes in tiles that span the clip, and blends them when the last is done."""
+    return isinstance(tap, TemporalWindows) and tap.tiling.window is None
 
 
 def _takes(function: Callable[..., Any], *names: str) -> bool:

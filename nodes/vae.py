@@ -103,11 +103,11 @@ def _decode_nodes_beside(vae: Any) -> str:
 
 def decoder_of(vae: Any) -> VideoDecoder:
     """``vae`` as the taps take it."""
-    model = vae.first_stage_model
+    model, poll = vae.first_stage_model, model_management.throw_exception_if_processing_interrupted
 
     def decode(latent: torch.Tensor) -> torch.Tensor:
         # A window may be many tiles, none of which reaches the pipeline before the last.
-        model_management.throw_exception_if_processing_interrupted()
+        poll()
         return model.decode(latent)
 
     frames_of = vae.upscale_ratio[0] if is_video(vae) and isinstance(vae.upscale_ratio, tuple) else None
@@ -119,6 +119,7 @@ def decoder_of(vae: Any) -> VideoDecoder:
         frames_of=frames_of if callable(frames_of) else None,
         is_video=is_video(vae),
         images_of=lambda shape: images_at_once(vae, shape),
+        poll=poll,
     )
 
 
@@ -140,12 +141,19 @@ def load(vae: Any, tap: Tap, latent: torch.Tensor, *, ring_bytes: int) -> None:
 
 def images_at_once(vae: Any, shape: torch.Size) -> int:
     """How many images of a batch of ``shape`` stock's VAE Decode would decode in one call, once the VAE is loaded."""
-    needed = vae.memory_used_decode(shape, vae.vae_dtype)
+    return max(1, int(free_memory(vae) / vae.memory_used_decode(shape, vae.vae_dtype)))
+
+
+def memory_beside(vae: Any, shape: torch.Size) -> int:
+    """Bytes of the device's memory that a decode of ``shape`` leaves free, once the VAE is loaded."""
+    return max(0, int(free_memory(vae) - vae.memory_used_decode(shape, vae.vae_dtype)))
+
+
+def free_memory(vae: Any) -> int:
+    """Bytes that are free on the device of ``vae``, or that core would free for it."""
     if hasattr(vae.patcher, "get_free_memory"):
-        free = vae.patcher.get_free_memory(vae.device)
-    else:
-        free = model_management.get_free_memory(vae.device)
-    return max(1, int(free / needed))
+        return int(vae.patcher.get_free_memory(vae.device))
+    return int(model_management.get_free_memory(vae.device))
 
 
 @contextlib.contextmanager

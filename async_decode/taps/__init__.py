@@ -1,12 +1,13 @@
 """Taps: ways of getting pieces out of a VAE while its own decode runs, one small file for each."""
 
 from .base import Decoding, Submit, Tap, VideoDecoder
-from .choose import choose_tap
+from .choose import choose_tap, streamed_tiles
 from .chunked_output import ChunkedOutput, OutputBuffer
 from .image_batches import ImageBatches
 from .ladder import Ladder, is_out_of_memory
 from .spatial_tiles import ImageTiles, OwnTiles
 from .step_hook import StepHook
+from .streamed_tiles import StreamedTiles
 from .temporal_windows import TemporalWindows
 from .tiling import Scale, Tiling
 from .whole import Whole
@@ -21,6 +22,7 @@ __all__ = [
     "OwnTiles",
     "Scale",
     "StepHook",
+    "StreamedTiles",
     "Submit",
     "Tap",
     "TemporalWindows",
@@ -29,4 +31,5 @@ __all__ = [
     "Whole",
     "choose_tap",
     "is_out_of_memory",
+    "streamed_tiles",
 ]

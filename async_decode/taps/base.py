@@ -51,6 +51,7 @@ class VideoDecoder:
         is_video: the latent has a time axis: ``(N, C, T, H, W)``, else ``(N, C, H, W)``.
         images_of: how many images of a latent of this shape are decoded together where the number changes the frames
             (ComfyUI: as many as fit into the free memory), asked right before decoding; ``None``: all of them.
+        poll: called between the parts of a long decode that hands on nothing meanwhile; raises what shall end it.
     """
 
     model: torch.nn.Module
@@ -60,6 +61,7 @@ class VideoDecoder:
     frames_of: Callable[[int], int] | None = None
     is_video: bool = True
     images_of: Callable[[torch.Size], int] | None = None
+    poll: Callable[[], None] | None = None
 
     def to_device(self, latent: Tensor) -> Tensor:
         """``latent`` where and as the model decodes it."""

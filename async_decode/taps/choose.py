@@ -16,6 +16,8 @@ from .base import Tap, VideoDecoder
 from .chunked_output import ChunkedOutput
 from .image_batches import ImageBatches
 from .step_hook import StepHook
+from .streamed_tiles import StreamedTiles
+from .tiling import Scale, Tiling
 from .whole import Whole
 
 #: What part of some decoders runs on the whole clip, before the pieces.
@@ -71,6 +73,32 @@ def _stepwise(decoder: VideoDecoder) -> Tap | None:
         module=model.decoder,
         finish_piece=_unpatchify_2x2(model),
         detail="pieces of the stepwise decoder",
+    )
+
+
+def streamed_tiles(
+    decoder: VideoDecoder, *, scale: Scale, tiling: Tiling, cache_room: Callable[[], int] | None = None
+) -> StreamedTiles | None:
+    """The tap that decodes in these tiles without cutting the clip in time; ``None`` where the model is not that kind.
+
+    It is Wan's kind: a decoder whose past is all in the cache that it is handed at each step.
+
+    Args:
+        decoder: the VAE.
+        scale: from latents to pixels.
+        tiling: which tiles, without windows.
+        cache_room: as in ``StreamedTiles``.
+    """
+    model: Any = decoder.model
+    if not decoder.is_video or not _takes(_part(model, "decoder"), "feat_cache", "feat_idx"):
+        return None
+    return StreamedTiles(
+        decoder,
+        module=model.decoder,
+        scale=scale,
+        tiling=tiling,
+        finish_piece=_unpatchify_2x2(model),
+        cache_room=cache_room,
     )
 
 

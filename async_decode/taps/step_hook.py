@@ -60,6 +60,10 @@ class StepHook(Tap):
         self.live_latents = live_latents
         self.decoding = Decoding("tapped", exact=True, bounded=bounded, detail=detail)
 
+    def finished(self, piece: Tensor) -> Tensor:
+        """The frames ``(1, C, T, H, W)`` that a piece stands for, as the model's decode would return them."""
+        return self.finish_piece(piece)
+
     def run(self, latent: Tensor, submit: Submit) -> None:
         with torch.inference_mode():
             for clip in latent.split(1):
@@ -76,7 +80,7 @@ class StepHook(Tap):
                 return piece
             stand_in = numbered(piece, made)
             if self.keep(made, latents):
-                frames = self.finish_piece(piece)
+                frames = self.finished(piece)
                 submit(frames[0].movedim(0, 1))
                 form = torch.empty(stand_in.shape, dtype=stand_in.dtype)
                 # One number, whatever the size of a frame.

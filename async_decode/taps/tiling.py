@@ -115,16 +115,16 @@ def blended(
         yield decode(latent).to(device=device, dtype=torch.float32)[:, :, skip:]
         return
     feathers = [scale.size_of(axis, shared) for axis, shared in enumerate(overlap)]
-    spans = [_spans(*numbers) for numbers in zip(sizes, tile, overlap, strict=True)]
-    sums = _Sums([scale.size_of(axis, size) for axis, size in enumerate(sizes)], device)
-    starts = [scale.place_of(0, first) for first, _ in spans[0]] + [sums.size[0]]
-    ends = [start + scale.size_of(0, length) for start, (_, length) in zip(starts, spans[0], strict=False)]
-    for index, span in enumerate(spans[0]):
+    tiles = [spans(*numbers) for numbers in zip(sizes, tile, overlap, strict=True)]
+    sums = Sums([scale.size_of(axis, size) for axis, size in enumerate(sizes)], device)
+    starts = [scale.place_of(0, first) for first, _ in tiles[0]] + [sums.size[0]]
+    ends = [start + scale.size_of(0, length) for start, (_, length) in zip(starts, tiles[0], strict=False)]
+    for index, span in enumerate(tiles[0]):
         # One more than seems needed, because some decoders make more pixels than they announce.
         if index + 1 < len(ends) and max(ends[index : index + 2]) <= skip:
             sums.begin_at(starts[index + 1])
             continue
-        for others in itertools.product(*spans[1:]):
+        for others in itertools.product(*tiles[1:]):
             part = latent
             for axis, (first, length) in enumerate((span, *others)):
                 part = part.narrow(axis + 2, first, length)
@@ -139,7 +139,7 @@ def leaves_holes(latents: int, tile: int, overlap: int, scale: Scale) -> bool:
     Of a decoder whose pixels do not grow evenly with the latents, not every tile begins where the one before ends.
     """
     reached = 0
-    for first, length in _spans(latents, tile, overlap):
+    for first, length in spans(latents, tile, overlap):
         start = scale.place_of(0, first)
         if start > reached:
             return True
@@ -147,7 +147,7 @@ def leaves_holes(latents: int, tile: int, overlap: int, scale: Scale) -> bool:
     return reached < scale.size_of(0, latents)
 
 
-class _Sums:
+class Sums:
     """Weighted sums of tiles, and their weights, from the first pixel on that is not final."""
 
     def __init__(self, size: Sequence[int], device: torch.device) -> None:
@@ -202,7 +202,7 @@ class _Sums:
         return zeros if tensor is None else torch.cat([tensor, zeros], 2)
 
 
-def _spans(size: int, tile: int, overlap: int) -> list[tuple[int, int]]:
+def spans(size: int, tile: int, overlap: int) -> list[tuple[int, int]]:
     """Start and length of the tiles along one axis."""
     if size <= tile:
         return [(0, size)]

@@ -17,6 +17,7 @@ import pytest
 
 from tests.comfyui.client import Client
 from tests.comfyui.cores import Core, core_params, summary
+from tests.comfyui.family_runs import FamilyRuns
 from tests.comfyui.fixtures import Models
 from tests.comfyui.server import Server, Servers
 
@@ -46,6 +47,14 @@ def models(core: Core, pytestconfig: pytest.Config) -> Models:
     cache = pytestconfig.cache
     folder = Path(tempfile.mkdtemp()) if cache is None else cache.mkdir(f"async-vae-decode-vaes-{core.version}")
     return Models(core, folder)
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FamilyRuns]:
+    """What every VAE family does in each core."""
+    runs = FamilyRuns(tmp_path_factory.mktemp("families"))
+    yield runs
+    runs.close()
 
 
 @pytest.fixture

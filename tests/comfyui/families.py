@@ -134,6 +134,14 @@ def ltx(*, noisy: bool) -> torch.nn.Module:
         return module.VideoVAE(config=ltx_config(noisy=noisy))
 
 
+def quiet_ltx() -> torch.nn.Module:
+    return ltx(noisy=False)
+
+
+def noisy_ltx() -> torch.nn.Module:
+    return ltx(noisy=True)
+
+
 def ltx24() -> torch.nn.Module:
     module = importlib.import_module("comfy.ldm.lightricks.vae.na_diffusion_decoder")
     options = module.LTX_24_VAE_CONFIG
@@ -145,7 +153,7 @@ def ltx24() -> torch.nn.Module:
     decoder = {
         **options["decoder"],
         "head_dim": 16,
-        "stage_channels": [64, 32, 16, 16, 16],
+        "stage_channels": [128, 64, 32, 32, 16],
         "stage_depths": [1, 1, 1, 1, 1],
         "stage_kernels": [[3, 3, 3]] * 5,
         "stage5_kernel": [3, 3, 3],
@@ -273,8 +281,8 @@ FAMILIES = [
     Family("Wan 2.2", wan22, HOOK, HOOK, swap="comfy.ldm.wan.vae2_2.WanVAE"),
     Family("SeedVR2", seedvr2, HOOK, None, swap="comfy.ldm.seedvr.vae.VideoAutoencoderKLWrapper"),
     Family("MiniMax H3", minimax_h3, CHUNKED, None, swap="comfy.ldm.minimax.vae.MiniMaxH3VideoVAE"),
-    Family("LTX, LTX-2", lambda: ltx(noisy=False), CHUNKED, WHOLE, swap=_LTX, bounded=False),
-    Family("LTX that draws noise", lambda: ltx(noisy=True), CHUNKED, WHOLE, swap=_LTX, bounded=False, noisy=True),
+    Family("LTX, LTX-2", quiet_ltx, CHUNKED, WHOLE, swap=_LTX, bounded=False),
+    Family("LTX that draws noise", noisy_ltx, CHUNKED, WHOLE, swap=_LTX, bounded=False, noisy=True),
     Family("LTX 2.4", ltx24, WHOLE, None, swap="comfy.ldm.lightricks.vae.na_diffusion_decoder.CausalDiffusionVAE"),
     Family("HunyuanVideo, Kandinsky 5", hunyuan, HOOK, WHOLE, swap="comfy.sd.AutoencoderKL", bounded=False),
     Family("HunyuanVideo 1.5", hunyuan15, HOOK, WHOLE, swap=_ENGINE, bounded=False),

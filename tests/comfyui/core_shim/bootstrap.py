@@ -84,8 +84,10 @@ def stop_with_stdin() -> None:
     """End this process and its children when stdin closes."""
 
     def watch() -> None:
+        # Not through sys.stdin, whose lock would be held when the interpreter shuts down by itself.
         with contextlib.suppress(OSError):
-            sys.stdin.buffer.read()
+            while os.read(0, 4096):
+                pass
         if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
             os.killpg(os.getpid(), signal.SIGKILL)
         os._exit(1)
