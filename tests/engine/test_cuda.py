@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from async_decode import FinishedFrames, FramePipeline, PixelFormat, Stage, VideoDecoder, choose_tap
+from async_decode.taps import Tiling, streamed_tiles
+from tests.engine.test_windows import SCALE, expected
 from tests.engine.toy import CollectSink, GateSink, ToyVAE, stock_bytes, stock_frames, toy_latent
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA or ROCm device")
@@ -122,3 +124,18 @@ def test_an_error_in_the_middle_leaves_no_memory_behind() -> None:
         raise ZeroDivisionError
     del pipeline
     assert torch.cuda.memory_allocated() == before
+
+
+@pytest.mark.parametrize("room", [None, 0])
+def test_tiles_that_are_streamed_keep_their_pasts_apart(room: int | None) -> None:
+    """With no room for them, caches wait in pinned host memory from step to step."""
+    vae, latent = ToyVAE().cuda(), toy_latent(9, size=32).cuda()
+    vae.decoder.register_forward_pre_hook(lambda *_: torch.cuda._sleep(500_000))
+    tiling = Tiling(tile=12, overlap=2)
+    tap = streamed_tiles(_decoder(vae), scale=SCALE, tiling=tiling, cache_room=None if room is None else lambda: room)
+    assert tap is not None
+    pieces: list[torch.Tensor] = []
+
+    tap.run(latent, lambda piece: pieces.append(piece.cpu()))
+
+    torch.testing.assert_close(torch.cat(pieces), expected(tiling, latent.cpu()), rtol=0, atol=1e-5)
