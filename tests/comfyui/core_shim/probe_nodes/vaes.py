@@ -64,7 +64,8 @@ def width_from_file(path: str) -> Iterator[None]:
 class DecoderStep:
     """Passes a VAE on whose decoder, in this prompt, does something when it is called for the ``step``-th time.
 
-    ``action``: ``hold`` waits at a gate, which a cancelled prompt does not open; ``raise`` fails.
+    ``action``: ``hold`` waits at a gate, which a cancelled prompt does not open; ``raise`` fails;
+    ``out of memory`` fails as torch does when there is none.
     """
 
     RETURN_TYPES = ("VAE",)
@@ -77,7 +78,7 @@ class DecoderStep:
             "required": {
                 "vae": ("VAE",),
                 "step": ("INT", {"default": 3, "min": 1}),
-                "action": (["hold", "raise"],),
+                "action": (["hold", "raise", "out of memory"],),
                 "gate": ("STRING", {"default": "step"}),
             }
         }
@@ -102,6 +103,8 @@ class DecoderStep:
             handle.remove()
             if action == "raise":
                 raise RuntimeError(f"the decoder fails at step {step}, as the test wants it")
+            if action == "out of memory":
+                raise torch.cuda.OutOfMemoryError(f"no memory at step {step}, as the test wants it")
             hold(gate, interruptible=False)
 
         handle = vae.first_stage_model.decoder.register_forward_pre_hook(before_step)
