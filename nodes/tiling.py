@@ -159,11 +159,12 @@ def tiled_tap(vae: Any, latent: torch.Tensor, tiling: Tiling) -> Tap | None:
         return OwnTiles(decoder, decode_tiled=lambda z: model.decode_tiled(z, **numbers), tiling=tiling)
     if vae_side.is_video(vae):
         if tiling.window is None:
+            # Half of what is free for the decoders' pasts; the rest for blended frames and what is lost to fragments.
             streamed = streamed_tiles(
                 decoder,
                 scale=scale_of(vae),
                 tiling=tiling,
-                cache_room=lambda: vae_side.memory_beside(vae, streamed.live_shape(latent)) if streamed else 0,
+                cache_room=lambda: vae_side.memory_beside(vae, streamed.live_shape(latent)) // 2 if streamed else 0,
             )
             if streamed is not None:
                 return streamed
