@@ -18,7 +18,7 @@ from unittest import mock
 
 import torch
 from allocations import AllocationCounter
-from families_in_core import LONG, SHORT, a_vae, noise, pack_module, stock_frames
+from families_in_core import LONG, SHORT, a_vae, asked, noise, pack_module, stock_frames
 
 #: Latents: two tiles each way, of which the last is narrower, and three windows.
 SIZE, LATENTS = (5, 6), 7
@@ -114,6 +114,7 @@ def tiling_memory() -> Iterator[dict[str, Any]]:
             "family": name,
             "bounded": tap.decoding.bounded,
             "frames": [frames, more_frames],
+            "asked": [asked(vae, tap, latents) for latents in (21, 250)],
             "growth": (long - short) / short,
             "growth_beside_latent": (long - short - (of_long - of_short)) / short,
         }
