@@ -39,6 +39,7 @@ class Family:
         bounded: what is tapped does not grow with the clip; what is decoded whole always does.
         video: the latent has a time axis.
         noisy: its decode draws noise.
+        size: latent height and width that it is tried with: not square, so that swapped axes show.
         extra: keys that only the checkpoint has.
     """
 
@@ -50,6 +51,7 @@ class Family:
     bounded: bool = True
     video: bool = True
     noisy: bool = False
+    size: tuple[int, int] = (2, 3)
     extra: tuple[str, ...] = ()
 
 
@@ -285,8 +287,8 @@ FAMILIES = [
     Family("LTX that draws noise", noisy_ltx, CHUNKED, WHOLE, swap=_LTX, bounded=False, noisy=True),
     Family("LTX 2.4", ltx24, WHOLE, None, swap="comfy.ldm.lightricks.vae.na_diffusion_decoder.CausalDiffusionVAE"),
     Family("HunyuanVideo, Kandinsky 5", hunyuan, HOOK, WHOLE, swap="comfy.sd.AutoencoderKL", bounded=False),
-    Family("HunyuanVideo 1.5", hunyuan15, HOOK, WHOLE, swap=_ENGINE, bounded=False),
-    Family("HunyuanImage 3", hunyuan_image3, WHOLE, WHOLE, swap=_ENGINE),
+    Family("HunyuanVideo 1.5", hunyuan15, HOOK, WHOLE, swap=_ENGINE, bounded=False, size=(1, 2)),
+    Family("HunyuanImage 3", hunyuan_image3, WHOLE, WHOLE, swap=_ENGINE, size=(1, 2)),
     Family("CogVideoX", cogvideox, HOOK, None, swap="comfy.ldm.cogvideo.vae.AutoencoderKLCogVideoX", bounded=False),
     Family("Mochi", mochi, WHOLE, WHOLE, swap="comfy.ldm.genmo.vae.model.VideoVAE"),
     Family(

@@ -28,9 +28,7 @@ CLIPS = (1, 2)
 #: Latent frames of the two clips whose memory is compared: 8 times the frames, and both 5k + 2. MiniMax H3 blends two
 #: windows from 12 on.
 SHORT, LONG = 12, 92
-#: Latent height and width: not square, so that swapped axes show.
 SIZE = (2, 3)
-MEMORY_SIZE = (4, 4)
 
 
 def prepare() -> None:
@@ -60,12 +58,12 @@ def pack_module(name: str) -> Any:
     return importlib.import_module(f"pack.{name}")
 
 
-def latent_for(family: Any, vae: Any, latents: int, clips: int, size: tuple[int, int] = SIZE) -> Any:
+def latent_for(family: Any, vae: Any, latents: int, clips: int) -> Any:
     """``(clips, C, latents, H, W)``, or a batch of ``latents`` images."""
     import torch
 
     lead = (clips, vae.latent_channels, latents) if family.video else (latents, vae.latent_channels)
-    return torch.randn((*lead, *size), generator=torch.Generator().manual_seed(latents))
+    return torch.randn((*lead, *family.size), generator=torch.Generator().manual_seed(latents))
 
 
 def stock_frames(vae: Any, latent: Any, together: int) -> Any:
@@ -165,7 +163,7 @@ def memory() -> Iterator[dict[str, Any]]:
             continue
         peaks = {}
         for latents in (SHORT, LONG):
-            latent = latent_for(family, vae, latents, 1, MEMORY_SIZE)
+            latent = latent_for(family, vae, latents, 1)
             sink = null.NullSink()
             with (
                 AllocationCounter() as counter,
@@ -174,7 +172,7 @@ def memory() -> Iterator[dict[str, Any]]:
                 pipeline.decode(tap, latent)
             peaks[latents] = (counter.peak, sink.frames, latent.nbytes)
         (short, frames, of_short), (long, more_frames, of_long) = peaks[SHORT], peaks[LONG]
-        height, width = (MEMORY_SIZE[axis] * int(vae.upscale_ratio[axis + 1]) for axis in (0, 1))
+        height, width = (family.size[axis] * int(vae.upscale_ratio[axis + 1]) for axis in (0, 1))
         yield {
             "family": family.name,
             "bounded": tap.decoding.bounded,
