@@ -9,8 +9,11 @@ import asyncio
 import importlib
 import itertools
 import logging
+import sys
 import tempfile
+import threading
 import traceback
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,9 +157,19 @@ def out_of_memory() -> Iterator[dict[str, Any]]:
             yield {"case": f"{step}, {way}", "error": traceback.format_exc()}
 
 
+def stand_in_for_server() -> types.ModuleType:
+    """ComfyUI's server as far as a run asks it: nobody queued anything, and nobody listens."""
+    server = types.ModuleType("server")
+    queue = types.SimpleNamespace(mutex=threading.Lock(), currently_running={})
+    instance = types.SimpleNamespace(send_sync=lambda *_: None, prompt_queue=queue)
+    server.PromptServer = types.SimpleNamespace(instance=instance)
+    return server
+
+
 def short_of_memory(step: str, way: str) -> dict[str, Any]:
     """One run into files, whose decoder fails once."""
     vae, latent = a_vae("wan21"), noise(1, 16, 9, *SIZE)
+    sys.modules.setdefault("server", stand_in_for_server())
     running, sinks = pack_module("nodes.running"), pack_module("async_decode.sinks")
     files = pack_module("async_decode.files")
     decoder = vae.first_stage_model.decoder
