@@ -6,7 +6,10 @@ Every entry takes the same frames two ways, in turn and several times over, and 
 * **finish**: raw decoder output to bytes, beside stock's conversion on the host;
 * **image**: an IMAGE in host memory, beside stock's two copies, with channels last in memory as well;
 * **png**: files, beside stock's ``SaveImage``, one frame after the other;
-* **h264**: a video, beside the same encoder fed by stock's loop.
+* **h264**: a video, beside the same encoder fed by stock's loop;
+* **mp4**: a video with the settings of Save Video and of VideoHelperSuite's Video Combine, beside the same encoder
+  called with their arguments. Ours converts otherwise and moves the index to the front, so only the number of frames
+  is compared.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +26,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..files import OutputNames
 from ..finish import DecoderOutput, Finish, FinishedFrames, stock_process_output
 from ..frames import PixelFormat
 from ..pipeline import FramePipeline
-from ..sinks import NullSink, Sink, TensorSink
+from ..sinks import NullSink, Sink, TensorSink, VideoSink
 from ..sinks.cores import usable_cores
 from .arms import HashSink
-from .saving import Saving, content_digest
-from .stock import save_images, save_video, to_bytes
+from .saving import FPS, Saving, content_digest, frames_in
+from .stock import SAVE_VIDEO, VIDEO_COMBINE, Mp4Settings, save_images, save_mp4, save_video, to_bytes
 
 #: One way: does it once in an empty folder, and returns what gives a hash of the result, which is not timed.
 Way = Callable[[Path], Callable[[], object]]
@@ -66,6 +70,8 @@ class Pair:
     beside: str
     theirs: Way
     bytes: int
+    #: The files that both wrote, by way, once each has; in bytes.
+    file_bytes: dict[str, int] = field(default_factory=dict)
 
 
 def measure_host(log: Callable[[str], None], sizes: HostSizes | None = None) -> Iterator[dict[str, Any]]:
@@ -80,7 +86,7 @@ def measure_host(log: Callable[[str], None], sizes: HostSizes | None = None) -> 
         other, ``equal`` whether both made the same.
     """
     sizes = sizes if sizes is not None else HostSizes()
-    for make in (_pipeline, _finish, _image, _png, _h264):
+    for make in (_pipeline, _finish, _image, _png, _h264, _mp4_of_save_video, _mp4_of_video_combine):
         entry = _measure(make(sizes), sizes.repeats)
         log(
             f"host: {entry['what']}: {entry['ours']:.4f} s, {entry['beside']}: {entry['theirs']:.4f} s, "
@@ -114,6 +120,7 @@ def _measure(pair: Pair, repeats: int) -> dict[str, Any]:
                 digest = way(Path(folder))
                 seconds[name].append(time.perf_counter() - began)
                 hashes.add(digest())
+                pair.file_bytes[name] = sum(path.stat().st_size for path in Path(folder).iterdir())
     ours, theirs = min(seconds["ours"]), min(seconds["theirs"])
     return {
         "what": pair.what,
@@ -123,6 +130,8 @@ def _measure(pair: Pair, repeats: int) -> dict[str, Any]:
         "ratio": ours / theirs,
         "equal": len(hashes) == 1,
         "bytes": pair.bytes,
+        "ours_file_bytes": pair.file_bytes["ours"],
+        "theirs_file_bytes": pair.file_bytes["theirs"],
         "ours_seconds": seconds["ours"],
         "theirs_seconds": seconds["theirs"],
     }
@@ -214,6 +223,32 @@ def _h264(sizes: HostSizes) -> Pair:
         return lambda: content_digest(files)
 
     return Pair(f"{saving.name}, {_named(sizes)}", _saved(images, saving), "frame by frame", theirs, images.nbytes)
+
+
+def _mp4_of_save_video(sizes: HostSizes) -> Pair:
+    return _mp4(sizes, SAVE_VIDEO)
+
+
+def _mp4_of_video_combine(sizes: HostSizes) -> Pair:
+    return _mp4(sizes, VIDEO_COMBINE)
+
+
+def _mp4(sizes: HostSizes, settings: Mp4Settings) -> Pair:
+    images = clip(sizes)
+
+    def ours(folder: Path) -> Callable[[], object]:
+        sink = VideoSink(OutputNames(folder, "ours"), fps=FPS, crf=settings.crf)
+        _carry(list(images.split(4)), sink, FinishedFrames())
+        assert sink.path is not None
+        path = sink.path
+        return lambda: frames_in(path)
+
+    def theirs(folder: Path) -> Callable[[], object]:
+        (path,) = save_mp4(images, settings, folder)
+        return lambda: frames_in(path)
+
+    what = f"mp4 crf {settings.crf:g}, {_named(sizes)}"
+    return Pair(what, ours, f"{settings.whose}'s arguments", theirs, images.nbytes)
 
 
 def _saved(images: Tensor, saving: Saving) -> Way:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FFmpegError
-from ..ffmpeg import file_url, find_ffmpeg
+from ..ffmpeg import ask, file_url, find_ffmpeg
 from ..files import OutputNames
 from ..frames import PixelFormat
 from ..sinks import H264_MP4, ImageFilesSink, PngEncoder, Sink, TensorSink, VideoSink
@@ -105,6 +105,12 @@ def content_digest(files: Sequence[Path]) -> str | None:
             digest.update(path.read_bytes())
         return digest.hexdigest()
     return _decoded_digest(files[0])
+
+
+def frames_in(video: Path) -> int:
+    """How many frames a video holds."""
+    text = ask(find_ffmpeg(), "-v", "error", "-i", file_url(video), "-map", "0:v", "-c", "copy", "-f", "framehash", "-")
+    return sum(1 for line in text.splitlines() if not line.startswith("#"))
 
 
 def _decoded_digest(video: Path) -> str:

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -14,11 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..ffmpeg import FFmpegProcess, file_url
 from ..finish import stock_process_output
 from ..frames import Clip
 from ..spans import Recorder
 from ..taps import VideoDecoder
-from .saving import Saving
+from .saving import FPS, Saving
 
 
 class Stock(Protocol):
@@ -93,6 +96,57 @@ def save_video(images: Tensor, saving: Saving, folder: Path) -> list[Path]:
             written.result()
     sink.close()
     return saving.files(sink)
+
+
+@dataclass(frozen=True)
+class Mp4Settings:
+    """What somebody else's node tells x264.
+
+    Attributes:
+        whose: the node, for the results.
+        crf: the quality; the preset is x264's own, medium.
+        options: ffmpeg's options for the conversion and the colours.
+    """
+
+    whose: str
+    crf: float
+    options: Sequence[str]
+
+
+#: ComfyUI 0.33.0 converts as libswscale does by default; its tags are those of ours.
+SAVE_VIDEO = Mp4Settings(
+    "Save Video",
+    23,
+    (
+        *("-vf", "scale=out_color_matrix=bt709", "-color_range", "tv", "-colorspace", "bt709"),
+        *("-color_primaries", "bt709", "-color_trc", "iec61966-2-1"),
+    ),
+)
+#: Video Combine's H.264 of VideoHelperSuite 1.7.
+VIDEO_COMBINE = Mp4Settings(
+    "Video Combine",
+    19,
+    (
+        *("-vf", "scale=out_color_matrix=bt709", "-color_range", "tv", "-colorspace", "bt709"),
+        *("-color_primaries", "bt709", "-color_trc", "bt709"),
+    ),
+)
+
+
+def save_mp4(images: Tensor, settings: Mp4Settings, folder: Path) -> list[Path]:
+    """Frame by frame into an ffmpeg with these settings, once the clip is there."""
+    path = folder / "stock.mp4"
+    _, height, width, _ = images.shape
+    source = ["-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}", "-framerate", str(FPS)]
+    target = ["-c:v", "libx264", "-crf", f"{settings.crf:g}", "-pix_fmt", "yuv420p", *settings.options]
+    process = FFmpegProcess([*source, "-i", "pipe:0", *target, "-movflags", "use_metadata_tags", "-y", file_url(path)])
+    try:
+        for image in images:
+            process.write(np.ascontiguousarray(to_bytes(image)).data)
+        process.finish()
+    finally:
+        process.end(grace=0)
+    return [path]
 
 
 def to_bytes(image: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

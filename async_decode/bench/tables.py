@@ -162,10 +162,21 @@ def _variants(entries: Sequence[dict[str, Any]]) -> str:
 
 def _host(entries: Sequence[dict[str, Any]]) -> str:
     rows = [
-        [entry["what"], f"{entry['ours']:.4f}", entry["beside"], f"{entry['theirs']:.4f}", f"{entry['ratio']:.3f}"]
+        [
+            entry["what"],
+            f"{entry['ours']:.4f}",
+            entry["beside"],
+            f"{entry['theirs']:.4f}",
+            f"{entry['ratio']:.3f}",
+            # Earlier results do not say.
+            *(
+                f"{entry[name] / 2**20:.2f}" if entry.get(name) else ""
+                for name in ("ours_file_bytes", "theirs_file_bytes")
+            ),
+        ]
         for entry in entries
     ]
-    head = ["what", "s", "beside", "s", "ratio"]
+    head = ["what", "s", "beside", "s", "ratio", "files, MiB", "theirs"]
     return f"### The host's part alone\n\n{_table(head, rows)}"
 
 

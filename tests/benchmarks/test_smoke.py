@@ -277,8 +277,11 @@ def test_host_pairs_make_the_same_and_print_ratios(capsys: pytest.CaptureFixture
         "image",
         "png4",
         "h264-veryfast",
+        "mp4 crf 23",
+        "mp4 crf 19",
     ]
     assert all(entry["equal"] for entry in entries)
+    assert all(entry["ours_file_bytes"] > 500 < entry["theirs_file_bytes"] for entry in entries[3:])
     assert all(len(entry["ours_seconds"]) == len(entry["theirs_seconds"]) == 2 for entry in entries)
     assert capsys.readouterr().out.count("ratio") == len(entries)
 
