@@ -1,6 +1,6 @@
 """Runs as somebody follows them from outside: news of a run now and then, and the last runs to look at afterwards.
 
-It starts no threads: whoever drives a pipeline asks for news where it polls anyway.
+It starts no threads: whoever passes news on asks for them now and then.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class LiveRun:
     def news(self) -> dict[str, Any] | None:
         """What is new since the last call that returned something; None when there is nothing, or it is too soon.
 
-        For the thread that drives the pipeline.
+        From any thread, but not while another one is in here or in ``end``.
         """
         pipeline, now = self._pipeline, self._clock()
         if pipeline is None or now < self._due:
@@ -73,7 +73,7 @@ class LiveRun:
     def end(self) -> dict[str, Any]:
         """Say that the run is over; returns the last of its news, with the report.
 
-        For the thread that drives the pipeline. The pipeline and its memory are let go of.
+        The pipeline and its memory are let go of.
         """
         pipeline = self._pipeline
         assert pipeline is not None, "a run ends once"

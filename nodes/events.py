@@ -6,6 +6,7 @@ workflow and node whether it shows what ran. Nothing of a prompt is in them but 
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 from ..async_decode import FramePipeline
-from ..async_decode.live import LiveRun, RecentRuns
+from ..async_decode.live import INTERVAL, LiveRun, RecentRuns
 
 #: A run has begun, has got on, has ended.
 STARTED, PROGRESS, ENDED = (f"async_vae_decode.{kind}" for kind in ("started", "progress", "ended"))
@@ -50,11 +51,17 @@ def set_preview(client: str, wish: PreviewWish) -> None:
 
 
 class RunEvents:
-    """The events of the run of the node that executes now; for the node's thread."""
+    """The events of the run of the node that executes now.
+
+    News are told from the server's event loop: the node's thread may be within one step of the decoder for long, and
+    has better things to do.
+    """
 
     def __init__(self) -> None:
         self._facts = _facts()
         self._run: LiveRun | None = None
+        # Between the two threads: what is told first is sent first.
+        self._lock = threading.Lock()
 
     @property
     def preview(self) -> PreviewWish:
@@ -67,21 +74,28 @@ class RunEvents:
         return None if self._run is None else self._run.id
 
     def begin(self, pipeline: FramePipeline) -> None:
-        """Tell that the run begins."""
+        """Tell that the run begins, and from now on what is new."""
         self._run = LiveRun(pipeline, self._facts)
         recent.add(self._run)
         _send(STARTED, self._run.brief())
-
-    def progress(self) -> None:
-        """Tell what is new, at most ten times a second."""
-        news = None if self._run is None else self._run.news()
-        if news is not None:
-            _send(PROGRESS, news)
+        PromptServer.instance.loop.call_soon_threadsafe(self._tell)
 
     def end(self) -> None:
         """Tell how it ended."""
         if self._run is not None:
-            _send(ENDED, self._run.end())
+            with self._lock:
+                _send(ENDED, self._run.end())
+
+    def _tell(self) -> None:
+        assert self._run is not None, "it has begun"
+        with self._lock:
+            if self._run.over:
+                return
+            news = self._run.news()
+            if news is not None:
+                _send(PROGRESS, news)
+        # A little more than the interval, or every other call would come too soon.
+        PromptServer.instance.loop.call_later(1.05 * INTERVAL, self._tell)
 
 
 def _send(event: str, data: dict[str, Any]) -> None:

@@ -260,7 +260,6 @@ class _Run:
     def poll(self) -> None:
         """Show how many frames have been written; raise if the user has cancelled."""
         model_management.throw_exception_if_processing_interrupted()
-        self._events.progress()
         pipeline = self.pipeline
         image = None if self._preview is None else self._preview.take()
         if image is None and pipeline.written == self._shown:

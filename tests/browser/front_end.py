@@ -146,8 +146,9 @@ class FrontEnd:
         )
 
     def clear(self) -> None:
-        """An empty graph."""
-        self.page.evaluate("() => window.app.graph.clear()")
+        """A new, empty workflow."""
+        # The id of its own that every workflow has which was not made by clearing.
+        self.page.evaluate("() => { window.app.graph.clear(); window.app.graph.id = crypto.randomUUID(); }")
 
     def load(self, workflow: dict[str, Any] | Path) -> None:
         """Open a workflow, as dropping its file on the canvas does."""

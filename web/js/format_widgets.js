@@ -21,7 +21,12 @@ const TABLES = {
   AsyncSaveFrames: FRAMES,
 };
 
-/** Whether an input, which may be a widget's, is connected. */
+/**
+ * Whether an input, which may be a widget's, is connected.
+ *
+ * @param {LGraphNode} node
+ * @param {string} name
+ */
 function isConnected(node, name) {
   return (node.inputs ?? []).some((input) => input.name === name && input.link != null);
 }
@@ -33,6 +38,8 @@ function isConnected(node, name) {
  * different: their LiteGraph leaves a gap where the widget was, unless it has no height (a row's gap is 4), and their
  * Vue renderer never looks again, so that a widget which is needed later would stay hidden. There it shows them all.
  *
+ * @param {ComfyWidget} widget
+ * @param {boolean} hidden
  * @returns {boolean} whether that changed anything
  */
 function setHidden(widget, hidden) {
@@ -47,6 +54,8 @@ function setHidden(widget, hidden) {
 /**
  * Hide and show what the format says, and let the node shrink or grow by as much.
  *
+ * @param {LGraphNode} node
+ * @param {Table} table
  * @param {boolean} resize false where the node's size is the right one already, because it comes from a file
  */
 function update(node, table, resize) {
@@ -62,7 +71,7 @@ function update(node, table, resize) {
   }
   if (!changed) return;
   // What the Vue renderer notices is a change of the list.
-  node.widgets.push(node.widgets.pop());
+  node.widgets.push(...node.widgets.splice(-1));
   const after = node.computeSize()[1];
   const [width, height] = node.size;
   if (resize) node.setSize([width, Math.max(after, height + after - before)]);
@@ -78,13 +87,13 @@ app.registerExtension({
     if (!format) return;
 
     const chosen = format.callback;
-    format.callback = function (...args) {
+    format.callback = function (/** @type {any[]} */ ...args) {
       const result = chosen?.apply(this, args);
       update(node, table, true);
       return result;
     };
     const configured = node.onConfigure;
-    node.onConfigure = function (...args) {
+    node.onConfigure = function (/** @type {any[]} */ ...args) {
       const result = configured?.apply(this, args);
       update(node, table, false);
       return result;

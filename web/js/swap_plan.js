@@ -159,7 +159,7 @@ function cutsOff({ gone, inputs, outputs }) {
     for (const input of node.inputs ?? []) {
       if (input.link == null) continue;
       const origin = node.graph.getNodeById(linkOf(node.graph, input.link)?.origin_id);
-      const kept = inputs.some((kept) => kept.node === node && kept.name === input.name);
+      const kept = inputs.some((other) => other.node === node && other.name === input.name);
       if (!kept && !going.has(origin)) return true;
     }
     for (const [slot, output] of (node.outputs ?? []).entries()) {

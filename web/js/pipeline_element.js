@@ -1,0 +1,272 @@
+/**
+ * The picture of a run: what `PipelineRun` holds, as an element. It knows no nodes and fetches nothing.
+ */
+import { LANE_OF_STAGE } from "./pipeline_run.js";
+
+/** @typedef {import("./pipeline_run.js").PipelineRun} PipelineRun */
+
+/** Pixels that the view takes in a node, at zoom 1. */
+export const VIEW_HEIGHT = 172;
+
+const SVG = "http://www.w3.org/2000/svg";
+const LANES = /** @type {const} */ (["decode", "copy", "save"]);
+/** Which lane holds a run up; for the others (whole, ring) there is none to blame. @type {Record<string, string>} */
+const LIMITS = { decode: "decode", copy: "copy", save: "save", whole: "decode", ring: "save" };
+/** How fast the time axis follows a new estimate of the end, with each event. */
+const AXIS_PACE = 0.35;
+
+export class PipelineElement {
+  /** @param {(run: PipelineRun) => void} onTrace called when somebody asks for the trace */
+  constructor(onTrace) {
+    loadStyle();
+    this.element = document.createElement("div");
+    this.element.className = "async-vae-decode-view";
+    /** @type {PipelineRun | null} */
+    this.run = null;
+    /** Milliseconds from the left edge of the lanes to the right one. */
+    this._axisMs = 0;
+    /** How many blocks of each stage are drawn already. @type {Record<string, number>} */
+    this._drawn = {};
+    /** @type {Record<string, number>} */
+    this._workers = {};
+    /** @type {Record<string, unknown>} */
+    this._source = {};
+    this._pending = 0;
+    const head = child(this.element, "div", "head");
+    this._frames = child(head, "span", "frames");
+    this._rate = child(head, "span", "rate");
+    this._left = child(head, "span", "left");
+    const lanes = child(this.element, "div", "lanes");
+    /** @type {Record<string, SVGSVGElement>} */
+    this._svg = {};
+    /** @type {Record<string, HTMLElement>} */
+    this._names = {};
+    for (const lane of LANES) {
+      this._names[lane] = child(lanes, "span", "name");
+      this._names[lane].textContent = lane;
+      const svg = document.createElementNS(SVG, "svg");
+      svg.setAttribute("class", "lane");
+      svg.setAttribute("preserveAspectRatio", "none");
+      svg.dataset.lane = lane;
+      lanes.append(svg);
+      this._svg[lane] = svg;
+    }
+    this._axis = child(lanes, "div", "axis");
+    this._advice = child(this.element, "div", "advice");
+    this._foot = child(this.element, "div", "foot");
+    this._chips = child(this._foot, "span", "");
+    this._chips.style.cssText = "display: flex; gap: 5px; overflow: hidden";
+    const trace = child(this._foot, "button", "trace");
+    trace.setAttribute("type", "button");
+    trace.textContent = "Trace";
+    trace.title = "Download this run as a trace, to be opened at ui.perfetto.dev";
+    trace.addEventListener("click", () => {
+      if (this.run) onTrace(this.run);
+    });
+    this._trace = trace;
+  }
+
+  /**
+   * Shows `run` as it is now; at most once in a frame of the screen.
+   *
+   * @param {PipelineRun} run
+   */
+  show(run) {
+    if (run !== this.run) {
+      this.run = run;
+      this._axisMs = 0;
+      this._forget();
+    }
+    this._pending ||= requestAnimationFrame(() => {
+      this._pending = 0;
+      this._draw();
+    });
+  }
+
+  _draw() {
+    const run = this.run;
+    if (!run) return;
+    const { element } = this;
+    element.dataset.run = run.id;
+    element.dataset.outcome = run.outcome;
+    element.toggleAttribute("data-dark", textIsLight(element));
+    this._head(run);
+    this._lanes(run);
+    const { report } = run;
+    for (const lane of LANES) {
+      const limiting = run.bottleneck !== null && LIMITS[run.bottleneck] === lane && run.advice !== "";
+      this._names[lane].toggleAttribute("data-limit", limiting);
+      if (limiting) this._advice.style.setProperty("--dot", `var(--${lane})`);
+    }
+    this._advice.textContent = run.lost ? "The server does not know this run any more." : run.advice;
+    this._advice.title = run.advice;
+    this._foot.hidden = !report;
+    if (report) this._outcome(report);
+  }
+
+  /** @param {PipelineRun} run */
+  _head(run) {
+    const { report } = run;
+    const total = run.total ?? "?";
+    const bold = document.createElement("b");
+    bold.textContent = String(run.written);
+    const done = run.outcome === "completed";
+    this._frames.replaceChildren(bold, done ? " frames" : ` / ${total} frames`);
+    this._rate.textContent = run.rate > 0 ? `${rounded(run.rate)} fps` : "";
+    const left = run.secondsLeft;
+    if (run.outcome === "running") this._left.textContent = left === null ? "" : `${secondsText(left)} left`;
+    else this._left.textContent = done && report ? secondsText(report.wall_seconds) : run.outcome;
+    this.element.title = report?.summary ?? "";
+  }
+
+  /** @param {PipelineRun} run */
+  _lanes(run) {
+    const workers = { ...run.lanes };
+    // Another number of writers moves every block, and a summary takes the place of what was drawn.
+    if (JSON.stringify(workers) !== JSON.stringify(this._workers)) this._forget();
+    this._workers = workers;
+    for (const [stage, blocks] of Object.entries(run.blocks)) {
+      const lane = /** @type {Record<string, string>} */ (LANE_OF_STAGE)[stage];
+      if (!lane) continue;
+      if (blocks.length < (this._drawn[stage] ?? 0) || !this._continues(stage, blocks)) this._forget(stage);
+      const rows = Math.max(1, workers[stage] ?? 1);
+      const svg = this._svg[lane];
+      for (let i = this._drawn[stage] ?? 0; i < blocks.length; i++) svg.append(rectangle(stage, blocks[i], rows, i));
+      this._drawn[stage] = blocks.length;
+      this._source[stage] = blocks[0];
+    }
+    const known = run.seconds * 1000;
+    const left = run.secondsLeft;
+    const target = run.running ? (left === null ? known * 1.3 : known + left * 1000) : known;
+    const paced = this._axisMs === 0 || !run.running ? target : this._axisMs + (target - this._axisMs) * AXIS_PACE;
+    this._axisMs = Math.max(paced, known, 1);
+    for (const lane of LANES) this._svg[lane].setAttribute("viewBox", `0 0 ${this._axisMs} 1`);
+    this._ticks();
+  }
+
+  /**
+   * Whether `blocks` begins with what is drawn of this stage.
+   *
+   * @param {string} stage
+   * @param {unknown[]} blocks
+   */
+  _continues(stage, blocks) {
+    return !this._drawn[stage] || this._source[stage] === blocks[0];
+  }
+
+  /** Takes away what is drawn. @param {string} [only] of this stage */
+  _forget(only) {
+    for (const lane of LANES) {
+      this._svg[lane].querySelectorAll(only ? `rect.${only}` : "rect").forEach((rect) => rect.remove());
+    }
+    if (only) delete this._drawn[only];
+    else this._drawn = {};
+  }
+
+  _ticks() {
+    const seconds = this._axisMs / 1000;
+    const rough = seconds / 4;
+    const magnitude = 10 ** Math.floor(Math.log10(rough));
+    const step = [1, 2, 5, 10].map((factor) => factor * magnitude).find((candidate) => candidate >= rough) ?? rough;
+    const ticks = [];
+    // The last one would stand out at the right.
+    for (let tick = 0; tick < seconds * 0.93; tick += step) {
+      const label = document.createElement("span");
+      label.style.left = `${(tick / seconds) * 100}%`;
+      label.textContent = tick === 0 ? "0" : secondsText(tick);
+      ticks.push(label);
+    }
+    this._axis.replaceChildren(...ticks);
+  }
+
+  /** @param {import("./pipeline_run.js").Report} report */
+  _outcome(report) {
+    /** @type {[string, string, boolean][]} */
+    const chips = [];
+    if (report.hidden_share !== null) {
+      const share = `${Math.round(report.hidden_share * 100)} %`;
+      chips.push([`${share} hidden`, `${share} of copying and saving happened while frames were decoded`, false]);
+    }
+    if (report.decoding && report.decoding.kind !== "images") {
+      const { exact, bounded, detail } = report.decoding;
+      chips.push([exact ? "exact" : "not exact", exact ? "The frames are stock's, bit for bit" : (detail ?? ""), !exact]);
+      chips.push([
+        bounded ? "bounded" : "unbounded",
+        bounded ? "Memory did not grow with the clip" : "Memory grew with the clip",
+        !bounded,
+      ]);
+    }
+    for (const warning of report.warnings) chips.push(["⚠", warning, true]);
+    this._chips.replaceChildren(
+      ...chips.map(([text, title, warn]) => {
+        const chip = document.createElement("span");
+        chip.className = warn ? "chip warn" : "chip";
+        chip.textContent = text;
+        chip.title = title;
+        return chip;
+      }),
+    );
+  }
+}
+
+/**
+ * A block of a lane, whose viewBox is in milliseconds and 1 high.
+ *
+ * @param {string} stage
+ * @param {import("./pipeline_run.js").Block} block
+ * @param {number} rows workers of the stage, each with a row of its own
+ * @param {number} index
+ */
+function rectangle(stage, [worker, start, end], rows, index) {
+  const rect = document.createElementNS(SVG, "rect");
+  const waiting = stage.startsWith("wait");
+  const height = waiting ? 0.16 : 1 / rows;
+  rect.setAttribute("x", String(start));
+  rect.setAttribute("width", String(Math.max(0, end - start)));
+  rect.setAttribute("y", String(waiting ? 0.42 : worker / rows + (rows > 1 ? height * 0.06 : 0)));
+  rect.setAttribute("height", String(rows > 1 && !waiting ? height * 0.88 : height));
+  // Neighbours differ: one sees what travelled together.
+  rect.setAttribute("class", index % 2 && !waiting ? `${stage} odd` : stage);
+  return rect;
+}
+
+/**
+ * @param {Element} parent
+ * @param {string} tag
+ * @param {string} className
+ */
+function child(parent, tag, className) {
+  const made = document.createElement(tag);
+  made.className = className;
+  parent.append(made);
+  return made;
+}
+
+/** Whether the theme is a dark one, told by the colour of its text. @param {Element} element */
+function textIsLight(element) {
+  const [red, green, blue] = (getComputedStyle(element).color.match(/[\d.]+/g) ?? []).map(Number);
+  return 0.299 * red + 0.587 * green + 0.114 * blue > 128;
+}
+
+/** @param {number} value */
+function rounded(value) {
+  return value >= 100 ? value.toFixed(0) : value.toPrecision(3).replace(/\.?0+$/, "");
+}
+
+/** "420 ms", "9.7 s", "3 min 20 s". @param {number} seconds */
+export function secondsText(seconds) {
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 100) return `${rounded(seconds)} s`;
+  const whole = Math.round(seconds);
+  return whole % 60 ? `${Math.floor(whole / 60)} min ${whole % 60} s` : `${whole / 60} min`;
+}
+
+function loadStyle() {
+  const id = "async-vae-decode-style";
+  if (document.getElementById(id)) return;
+  const link = document.createElement("link");
+  link.id = id;
+  link.rel = "stylesheet";
+  link.href = new URL("pipeline_view.css", import.meta.url).href;
+  document.head.append(link);
+}

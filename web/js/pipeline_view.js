@@ -1,0 +1,230 @@
+/**
+ * The live view of a run in its node: follows `async_vae_decode.*` events, and finds the recent runs again after a
+ * reload, in a second tab and when another workflow has been open.
+ */
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+import { PIPELINE_NODES, forEachPipelineNode, nodeAt, rootGraph } from "./graph_nodes.js";
+import { PipelineElement, VIEW_HEIGHT } from "./pipeline_element.js";
+import { PipelineRun, runOfReport } from "./pipeline_run.js";
+import { SETTINGS } from "./settings.js";
+
+/** @typedef {import("./pipeline_run.js").News} News */
+
+const WIDGET = "async_vae_decode_pipeline";
+const ROUTES = "/async_vae_decode/runs";
+const MOST_RUNS = 64;
+/** What a workflow has that nobody gave an id. */
+const NO_ID = "00000000-0000-0000-0000-000000000000";
+
+/** Runs by id, oldest first. @type {Map<string, PipelineRun>} */
+const runs = new Map();
+/** Runs whose summary is on its way. @type {Set<string>} */
+const fetching = new Set();
+/** @type {WeakMap<LGraphNode, PipelineElement>} */
+const views = new WeakMap();
+
+app.registerExtension({
+  name: "AsyncVAEDecode.PipelineView",
+  setup() {
+    for (const kind of ["started", "progress", "ended"]) {
+      api.addEventListener(`async_vae_decode.${kind}`, (event) => onNews(/** @type {News} */ (event.detail)));
+    }
+    api.addEventListener("executed", (event) => onExecuted(event.detail));
+    api.addEventListener("reconnected", () => void restore());
+    app.ui.settings.addEventListener?.(`${SETTINGS.view}.change`, () => void restore());
+  },
+  async afterConfigureGraph() {
+    await restore();
+  },
+});
+
+/** @param {News} news */
+function onNews(news) {
+  let run = runs.get(news.run);
+  if (!run) {
+    run = new PipelineRun(news);
+    remember(run);
+  }
+  const node = nodeOf(news);
+  if (!run.add(news)) void fetchRun(run);
+  if (node) show(node, run);
+}
+
+/**
+ * An output that comes from the cache brings the report of the run that made it.
+ *
+ * @param {{ node?: string, display_node?: string, output?: { async_vae_decode?: import("./pipeline_run.js").Report[] } }} detail
+ */
+function onExecuted(detail) {
+  const report = detail?.output?.async_vae_decode?.[0];
+  const id = detail?.display_node ?? detail?.node;
+  if (!report?.run || id === undefined) return;
+  const node = nodeAt(String(id));
+  if (!node || !PIPELINE_NODES.has(node.comfyClass) || views.get(node)?.run?.id === report.run) return;
+  show(node, runs.get(report.run) ?? runOfReport(report));
+}
+
+/** Shows the newest run of every node of the workflow that is open. */
+async function restore() {
+  if (!viewsWanted()) {
+    forEachPipelineNode(hide);
+    return;
+  }
+  let found = false;
+  forEachPipelineNode(() => {
+    found = true;
+  });
+  if (!found) return;
+  const response = await api.fetchApi(ROUTES);
+  if (!response.ok) return;
+  const known = /** @type {News[]} */ (await response.json());
+  /** @type {Map<LGraphNode, News>} */
+  const newest = new Map();
+  for (const brief of known) {
+    const node = nodeOf(brief);
+    if (node) newest.set(node, brief);
+  }
+  forEachPipelineNode((node) => {
+    const shown = views.get(node)?.run;
+    if (shown?.running && !known.some((brief) => brief.run === shown.id)) {
+      shown.running = false;
+      shown.lost = true;
+      show(node, shown);
+    }
+  });
+  await Promise.all(
+    [...newest].map(async ([node, brief]) => {
+      let run = runs.get(brief.run);
+      if (!run) {
+        run = new PipelineRun(brief);
+        remember(run);
+      }
+      if (run.told === 0 || run.running) await fetchRun(run);
+      show(node, run);
+    }),
+  );
+}
+
+/** @param {PipelineRun} run */
+async function fetchRun(run) {
+  if (fetching.has(run.id)) return;
+  fetching.add(run.id);
+  try {
+    const response = await api.fetchApi(`${ROUTES}/${run.id}`);
+    if (!response.ok) return;
+    run.replace(/** @type {News} */ (await response.json()));
+    const node = nodeOf(run.about);
+    if (node) show(node, run);
+  } finally {
+    fetching.delete(run.id);
+  }
+}
+
+/**
+ * The node that `news` are about, if the workflow that is open is the one that ran.
+ *
+ * @param {News} news
+ * @returns {LGraphNode | null}
+ */
+function nodeOf(news) {
+  if (!news.node) return null;
+  const named = news.workflow && news.workflow !== NO_ID;
+  const here = named ? news.workflow === rootGraph().id : news.client === api.clientId;
+  const node = here ? nodeAt(news.node) : null;
+  return node && PIPELINE_NODES.has(node.comfyClass) && (!news.type || news.type === node.comfyClass) ? node : null;
+}
+
+/** @param {PipelineRun} run */
+function remember(run) {
+  runs.set(run.id, run);
+  for (const id of runs.keys()) {
+    if (runs.size <= MOST_RUNS) break;
+    runs.delete(id);
+  }
+}
+
+/**
+ * @param {LGraphNode} node
+ * @param {PipelineRun} run
+ */
+function show(node, run) {
+  if (!viewsWanted()) return;
+  let view = views.get(node);
+  if (!view) {
+    view = new PipelineElement(downloadTrace);
+    views.set(node, view);
+    attach(node, view);
+  }
+  view.show(run);
+  putIntoVueNode(node, view.element);
+}
+
+/**
+ * Where nodes are drawn by Vue, older front ends draw no DOM widgets: there the view goes below the node's widgets.
+ * Newer ones take it from there to its own place.
+ *
+ * @param {LGraphNode} node
+ * @param {HTMLElement} element
+ */
+function putIntoVueNode(node, element) {
+  if (!LiteGraph.vueNodesMode || element.isConnected || node.graph !== app.canvas.graph) return;
+  document.querySelector(`[data-node-id="${node.id}"] .lg-node-widgets`)?.append(element);
+}
+
+/**
+ * @param {LGraphNode} node
+ * @param {PipelineElement} view
+ */
+function attach(node, view) {
+  const widget = node.addDOMWidget(WIDGET, WIDGET, view.element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => VIEW_HEIGHT,
+    getMaxHeight: () => VIEW_HEIGHT,
+  });
+  // Not in the workflow either, where widgets' values are told apart by their places.
+  widget.serialize = false;
+  // Above the preview, which ComfyUI adds as a widget, too.
+  const preview = node.widgets.findIndex((other) => other.name.startsWith("$$"));
+  if (preview >= 0 && preview < node.widgets.length - 1) {
+    node.widgets.splice(preview, 0, ...node.widgets.splice(node.widgets.indexOf(widget), 1));
+  }
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
+  node.setDirtyCanvas(true, true);
+}
+
+/** @param {LGraphNode} node */
+function hide(node) {
+  if (!views.delete(node)) return;
+  const widget = node.widgets.find((candidate) => candidate.name === WIDGET);
+  if (!widget) return;
+  node.removeWidget(widget);
+  widget.element.remove();
+  node.setSize([node.size[0], Math.max(node.computeSize()[1], node.size[1] - VIEW_HEIGHT)]);
+  node.setDirtyCanvas(true, true);
+}
+
+function viewsWanted() {
+  return app.ui.settings.getSettingValue(SETTINGS.view) !== false;
+}
+
+/** @param {PipelineRun} run */
+async function downloadTrace(run) {
+  const response = run.id ? await api.fetchApi(`${ROUTES}/${run.id}/trace`) : null;
+  if (!response?.ok) {
+    app.extensionManager.toast.add({
+      severity: "warn",
+      summary: "No trace",
+      detail: "The server keeps the traces of the last runs only, and this is not one of them any more.",
+      life: 5000,
+    });
+    return;
+  }
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await response.blob());
+  link.download = `async-vae-decode-${run.id.slice(0, 8)}.json`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
