@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from async_decode.sinks import VIDEO_FORMATS
+
 if TYPE_CHECKING:
     from tests.browser.front_end import FrontEnd, Renderer
 
@@ -61,6 +63,22 @@ def test_each_format_shows_its_widgets(open_front_end: Callable[..., FrontEnd], 
         inputs = front_end.prompt()[node]["inputs"]
         assert (inputs["format"], inputs["quality"], inputs["compression"]) == (format, 77, 7)
         assert inputs["input_color_space"] == "linear"
+
+
+def test_each_video_format_shows_what_its_encoder_takes(front_end: FrontEnd) -> None:
+    node = front_end.add("AsyncSaveVideo", pos=(200, 100))
+    front_end.centre(node)
+    every = set(front_end.node(node, "node.widgets.map((widget) => widget.name)"))
+
+    for name, video in VIDEO_FORMATS.items():
+        front_end.set_widget(node, "format", name)
+        hidden = every - shown(front_end, node)
+        assert hidden == {
+            *(["quality"] if video.crf_range is None else []),
+            *(["preset"] if len(set(video.speeds.values())) == 1 else []),
+            *(["trim_to_audio"] if video.sound is None else []),
+            *(["convert_on_gpu"] if video.planar is video.frames else []),
+        }, name
 
 
 def test_no_gap_is_left_where_a_widget_was(front_end: FrontEnd) -> None:

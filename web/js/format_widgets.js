@@ -6,19 +6,44 @@
  */
 import { app } from "../../../scripts/app.js";
 
-/** @typedef {Record<string, string[]>} Table widgets that only some formats have, and those formats */
+/**
+ * @typedef {Record<string, { only?: string[], not?: string[] }>} Table
+ * Widgets that not every format has: the formats that have them, or those that do not.
+ */
 
 /** @type {Table} */
 const FRAMES = {
-  compression: ["png", "png 16-bit", "tiff", "exr half", "exr float"],
-  quality: ["jpeg", "webp"],
-  input_color_space: ["exr half", "exr float"],
+  compression: { only: ["png", "png 16-bit", "tiff", "exr half", "exr float"] },
+  quality: { only: ["jpeg", "webp"] },
+  input_color_space: { only: ["exr half", "exr float"] },
+};
+
+/** Codecs of one quality and one speed. */
+const FIXED = ["mkv (FFV1)", "mov (ProRes 422 HQ)", "mov (ProRes 4444)", "gif"];
+/** Those whose frames travel in one way only, whatever the GPU could do. */
+const ONE_WAY = [
+  ...FIXED,
+  "mp4 (H.264 4:4:4)",
+  "mp4 (H.265 10-bit)",
+  "mp4 (AV1 10-bit)",
+  "webm (AV1 10-bit)",
+  "webp (animated)",
+];
+
+/** @type {Table} Which hardware formats there are, nobody knows here: they have every widget. */
+const VIDEO = {
+  quality: { not: FIXED },
+  preset: { not: FIXED },
+  trim_to_audio: { not: ["gif", "webp (animated)"] },
+  convert_on_gpu: { not: ONE_WAY },
 };
 
 /** @type {Record<string, Table>} by node type */
 const TABLES = {
   AsyncVAEDecodeSaveFrames: FRAMES,
   AsyncSaveFrames: FRAMES,
+  AsyncVAEDecodeSaveVideo: VIDEO,
+  AsyncSaveVideo: VIDEO,
 };
 
 /**
@@ -64,10 +89,11 @@ function update(node, table, resize) {
   const before = node.computeSize()[1];
   const all = isConnected(node, "format");
   let changed = false;
-  for (const [name, formats] of Object.entries(table)) {
+  for (const [name, { only, not }] of Object.entries(table)) {
     const widget = node.widgets.find((candidate) => candidate.name === name);
     if (!widget) continue;
-    changed = setHidden(widget, !all && !formats.includes(format.value) && !isConnected(node, name)) || changed;
+    const applies = only ? only.includes(format.value) : !not.includes(format.value);
+    changed = setHidden(widget, !applies && !all && !isConnected(node, name)) || changed;
   }
   if (!changed) return;
   // What the Vue renderer notices is a change of the list.
