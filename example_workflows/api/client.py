@@ -21,6 +21,17 @@ from pathlib import Path
 from typing import Any
 
 
+def run(server: str, prompt: dict[str, Any], out: Path) -> list[Path]:
+    """Queue ``prompt``, wait for its end and fetch what it has saved."""
+    client_id = uuid.uuid4().hex
+    events = Events(server, client_id)  # before the prompt is queued, so that none is missed
+    prompt_id = queue(server, prompt, client_id)
+    follow(events, prompt_id)
+    events.close()
+    out.mkdir(parents=True, exist_ok=True)
+    return list(fetch(server, prompt_id, out))
+
+
 def queue(server: str, prompt: dict[str, Any], client_id: str) -> str:
     """Queue ``prompt`` and return its id; the server answers 400, and says why, where it is not valid."""
     body = json.dumps({"prompt": prompt, "client_id": client_id}).encode()
@@ -129,14 +140,8 @@ def main() -> None:
     parser.add_argument("--server", default="http://127.0.0.1:8188", help="ComfyUI's address (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("fetched"), help="folder for the files (%(default)s)")
     options = parser.parse_args()
-    server, client_id = options.server.rstrip("/"), uuid.uuid4().hex
-    # First, so that no event is missed.
-    events = Events(server, client_id)
-    prompt_id = queue(server, json.loads(options.workflow.read_text("utf-8")), client_id)
-    follow(events, prompt_id)
-    events.close()
-    options.out.mkdir(parents=True, exist_ok=True)
-    for path in fetch(server, prompt_id, options.out):
+    prompt = json.loads(options.workflow.read_text("utf-8"))
+    for path in run(options.server.rstrip("/"), prompt, options.out):
         print(path)
 
 

@@ -50,28 +50,18 @@ class Models:
         Raises:
             RuntimeError: making it failed.
         """
-        file = self._path(name)
+        family, width = WIDTHS[name]
+        digest = hashlib.sha256(RECIPE.read_bytes()).hexdigest()[:8]
+        file = self.folder / f"{name}-{width}-{digest}.safetensors"
         if not file.exists():
-            # Starting the core takes longer than drawing a narrow VAE: all of those at once.
-            names = {name, *(other for other in WIDTHS if not other.endswith(FULL))}
-            missing = [other for other in sorted(names) if not self._path(other).exists()]
-            parts = [part for other in missing for part in (*map(str, WIDTHS[other]), self._path(other))]
-            command = [self.core.python, BOOTSTRAP, RECIPE, self.core.path, *parts]
+            command = [self.core.python, BOOTSTRAP, RECIPE, self.core.path, family, str(width), file]
             made = subprocess.run(command, capture_output=True, text=True, check=False)
             if made.returncode:
                 raise RuntimeError(f"{name} could not be made with ComfyUI {self.core.version}:\n{made.stderr}")
-            for old in self.folder.glob("*.safetensors"):
-                if self._digest not in old.name:
+            for old in self.folder.glob(f"{name}-{width}-*.safetensors"):
+                if old != file:
                     old.unlink()
         return file.name
-
-    @property
-    def _digest(self) -> str:
-        """Changes with the recipe."""
-        return hashlib.sha256(RECIPE.read_bytes()).hexdigest()[:8]
-
-    def _path(self, name: str) -> Path:
-        return self.folder / f"{name}-{WIDTHS[name][1]}-{self._digest}.safetensors"
 
     def load(self, prompt: Prompt, name: str) -> Output:
         """Add the loader of a VAE to ``prompt``: stock's VAELoader for the full ones."""

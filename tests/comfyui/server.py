@@ -21,7 +21,9 @@ REPOSITORY = Path(__file__).parents[2]
 SHIM = Path(__file__).parent / "core_shim"
 BOOTSTRAP = SHIM / "bootstrap.py"
 PROBE_NODES = SHIM / "probe_nodes"
-ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+#: One thread, because torch's threads spin while they wait for each other: on a busy machine two take many times as
+#: long as one.
+ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
 #: What the pack's folder is called in ``custom_nodes``: not its own name, because users choose it.
 PACK_FOLDER = "named-by-the-user"
 

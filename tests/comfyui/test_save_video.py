@@ -109,21 +109,3 @@ def test_a_large_workflow_fits_into_the_tags(client: Client, server: Server, mod
     result = client.run(prompt, extra_pnginfo={"workflow": workflow})
 
     assert json.loads(tags_of(video_of(server, result, node))["workflow"]) == workflow
-
-
-def test_lossless_video_holds_the_frames_themselves_and_is_shown_by_another(
-    client: Client, server: Server, models: Models
-) -> None:
-    prompt = Prompt()
-    node = save_video(client, models, prompt, "lossless/a", format="mkv (FFV1)", output_images=True)
-    kept = prompt.add("TestSaveTensor", images=Output(node.node, 1))
-
-    result = client.run(prompt)
-
-    (entry,) = result.ui(node)["images"]
-    assert (entry["type"], entry["filename"].endswith(".mp4")) == ("temp", True)
-    assert probe(server.temp / entry["filename"]).frames == 9
-    wanted = (client.tensor(result, kept) * 255).numpy().astype(np.uint8)
-    assert np.array_equal(decode(server.output / "lossless" / "a_00001_.mkv", "rgb24", (48, 32), 3), wanted)
-    assert report_of(result, node)["frames"] == 9
-    check_nothing_left(server)

@@ -1,6 +1,6 @@
-"""Writes VAEs with random weights, their shapes taken from a ComfyUI checkout's own classes.
+"""Writes a VAE with random weights, its shapes taken from a ComfyUI checkout's own class.
 
-    python bootstrap.py random_vae.py CORE FAMILY WIDTH FILE [FAMILY WIDTH FILE ...]
+    python bootstrap.py random_vae.py CORE FAMILY WIDTH FILE
 
 Weights are drawn with variance 1 / fan-in, norms are at one, biases small: frames come out finite, with about the
 spread of real ones. Only what decoding needs is written, and what the loader looks at to tell the family; in bfloat16,
@@ -54,25 +54,19 @@ def build(family: str, width: int):
     raise SystemExit(f"unknown family {family!r}: expected wan21, wan22 or sd")
 
 
-def main(core: str, *wanted: str) -> None:
-    """Write the files of ``wanted``, which is family, width and file of one VAE after the other."""
+def main(core: str, family: str, width: str, file: str) -> None:
+    """Draw the weights and write ``file``, which appears under its name when it is whole."""
     sys.path.insert(0, core)
     sys.argv = [sys.argv[0], "--cpu"]
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    for family, width, file in zip(wanted[0::3], wanted[1::3], wanted[2::3], strict=True):
-        write(build(family, int(width)), Path(file))
-
-
-def write(model, file: Path) -> None:
-    """Draw weights for ``model`` and write ``file``, which appears under its name when it is whole."""
     import torch
     from safetensors.torch import save_file
 
     generator = torch.Generator().manual_seed(0)
     weights = {}
-    for name, like in model.state_dict().items():
+    for name, like in build(family, int(width)).state_dict().items():
         if name.startswith("encoder.") and name != LOOKED_AT:
             continue
         if "bias" in name:
@@ -82,7 +76,7 @@ def write(model, file: Path) -> None:
         else:
             drawn = torch.ones(like.shape)
         weights[name] = drawn.to(torch.bfloat16)
-    part = file.with_suffix(".part")
+    part = Path(file).with_suffix(".part")
     save_file(weights, part)
     part.replace(file)
 
