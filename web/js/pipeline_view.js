@@ -23,6 +23,8 @@ const runs = new Map();
 const fetching = new Set();
 /** @type {WeakMap<LGraphNode, PipelineElement>} */
 const views = new WeakMap();
+/** Whether the setting says so. */
+let viewsWanted = true;
 
 app.registerExtension({
   name: "AsyncVAEDecode.PipelineView",
@@ -32,7 +34,12 @@ app.registerExtension({
     }
     api.addEventListener("executed", (event) => onExecuted(event.detail));
     api.addEventListener("reconnected", () => void restore());
-    app.ui.settings.addEventListener?.(`${SETTINGS.view}.change`, () => void restore());
+    viewsWanted = app.ui.settings.getSettingValue(SETTINGS.view) !== false;
+    app.ui.settings.addEventListener(`${SETTINGS.view}.change`, (event) => {
+      // The setting itself has the new value only afterwards.
+      viewsWanted = /** @type {CustomEvent} */ (event).detail.value !== false;
+      void restore();
+    });
   },
   async afterConfigureGraph() {
     await restore();
@@ -67,7 +74,7 @@ function onExecuted(detail) {
 
 /** Shows the newest run of every node of the workflow that is open. */
 async function restore() {
-  if (!viewsWanted()) {
+  if (!viewsWanted) {
     forEachPipelineNode(hide);
     return;
   }
@@ -149,7 +156,7 @@ function remember(run) {
  * @param {PipelineRun} run
  */
 function show(node, run) {
-  if (!viewsWanted()) return;
+  if (!viewsWanted) return;
   let view = views.get(node);
   if (!view) {
     view = new PipelineElement(downloadTrace);
@@ -204,10 +211,6 @@ function hide(node) {
   widget.element.remove();
   node.setSize([node.size[0], Math.max(node.computeSize()[1], node.size[1] - VIEW_HEIGHT)]);
   node.setDirtyCanvas(true, true);
-}
-
-function viewsWanted() {
-  return app.ui.settings.getSettingValue(SETTINGS.view) !== false;
 }
 
 /** @param {PipelineRun} run */

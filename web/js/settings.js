@@ -29,6 +29,25 @@ let toldFor;
 app.registerExtension({
   name: "AsyncVAEDecode.Settings",
   settings: [
+    // The dialog shows those of a group in the reverse order.
+    {
+      id: SETTINGS.previewInterval,
+      name: "Seconds between previews",
+      category: [SECTION, "While a node runs", "Preview interval"],
+      tooltip: "Also for a video that you watch over a slow connection: fewer previews, less traffic.",
+      type: "slider",
+      attrs: { min: 0.1, max: 10, step: 0.1 },
+      defaultValue: 0.5,
+      onChange: (interval) => void tellPreview({ interval }),
+    },
+    {
+      id: SETTINGS.preview,
+      name: "Show a preview frame",
+      category: [SECTION, "While a node runs", "Preview"],
+      type: "boolean",
+      defaultValue: true,
+      onChange: (enabled) => void tellPreview({ enabled }),
+    },
     {
       id: SETTINGS.view,
       name: "Show the pipeline in the node",
@@ -38,31 +57,13 @@ app.registerExtension({
       defaultValue: true,
     },
     {
-      id: SETTINGS.preview,
-      name: "Show a preview frame",
-      category: [SECTION, "While a node runs", "Preview"],
-      type: "boolean",
-      defaultValue: true,
-      onChange: () => void tellPreview(),
-    },
-    {
-      id: SETTINGS.previewInterval,
-      name: "Seconds between previews",
-      category: [SECTION, "While a node runs", "Preview interval"],
-      tooltip: "Also for a video that you watch over a slow connection: fewer previews, less traffic.",
-      type: "slider",
-      attrs: { min: 0.1, max: 10, step: 0.1 },
-      defaultValue: 0.5,
-      onChange: () => void tellPreview(),
-    },
-    {
-      id: SETTINGS.chunkSize,
-      name: "chunk_size (frames)",
-      category: [SECTION, "Widgets of new nodes", "chunk_size"],
+      id: SETTINGS.writers,
+      name: "writers (0: automatic)",
+      category: [SECTION, "Widgets of new nodes", "writers"],
       tooltip: "Nodes that are in a workflow already keep theirs.",
       type: "number",
-      attrs: { min: 1, max: 4096, step: 1 },
-      defaultValue: 4,
+      attrs: { min: 0, max: 64, step: 1 },
+      defaultValue: 0,
     },
     {
       id: SETTINGS.bufferDepth,
@@ -74,13 +75,13 @@ app.registerExtension({
       defaultValue: 3,
     },
     {
-      id: SETTINGS.writers,
-      name: "writers (0: automatic)",
-      category: [SECTION, "Widgets of new nodes", "writers"],
+      id: SETTINGS.chunkSize,
+      name: "chunk_size (frames)",
+      category: [SECTION, "Widgets of new nodes", "chunk_size"],
       tooltip: "Nodes that are in a workflow already keep theirs.",
       type: "number",
-      attrs: { min: 0, max: 64, step: 1 },
-      defaultValue: 0,
+      attrs: { min: 1, max: 4096, step: 1 },
+      defaultValue: 4,
     },
   ],
   setup() {
@@ -102,18 +103,24 @@ app.registerExtension({
   },
 });
 
-/** Tells the server whether, and how often, this browser wants previews. */
-async function tellPreview() {
+/**
+ * Tells the server whether, and how often, this browser wants previews.
+ *
+ * @param {{ enabled?: unknown, interval?: unknown }} changed a setting that is only about to have this value
+ */
+async function tellPreview(changed = {}) {
   const client = api.clientId;
   if (!client) return;
   toldFor = client;
+  const enabled = changed.enabled ?? app.ui.settings.getSettingValue(SETTINGS.preview);
+  const interval = Number(changed.interval ?? app.ui.settings.getSettingValue(SETTINGS.previewInterval));
   await api.fetchApi("/async_vae_decode/preview", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({
       client_id: client,
-      enabled: app.ui.settings.getSettingValue(SETTINGS.preview) !== false,
-      interval: Math.min(60, Math.max(0.1, Number(app.ui.settings.getSettingValue(SETTINGS.previewInterval)) || 0.5)),
+      enabled: enabled !== false,
+      interval: Math.min(60, Math.max(0.1, interval || 0.5)),
     }),
   });
 }
