@@ -92,7 +92,7 @@ function update(node, table, resize) {
   for (const [name, { only, not }] of Object.entries(table)) {
     const widget = node.widgets.find((candidate) => candidate.name === name);
     if (!widget) continue;
-    const applies = only ? only.includes(format.value) : !not.includes(format.value);
+    const applies = only ? only.includes(format.value) : !not?.includes(format.value);
     changed = setHidden(widget, !applies && !all && !isConnected(node, name)) || changed;
   }
   if (!changed) return;
