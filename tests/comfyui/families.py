@@ -278,6 +278,9 @@ _WAN = "comfy.ldm.wan.vae.WanVAE"
 _LTX = "comfy.ldm.lightricks.vae.causal_video_autoencoder.VideoVAE"
 _ENGINE = "comfy.sd.AutoencodingEngine"
 
+#: Of decoders this small, what their stand-ins take shows beside frames as small as the others'.
+_TINY = (4, 5)
+
 FAMILIES = [
     Family("Wan 2.1, Qwen-Image", wan21, HOOK, HOOK, swap=_WAN),
     Family("Wan 2.2", wan22, HOOK, HOOK, swap="comfy.ldm.wan.vae2_2.WanVAE"),
@@ -300,11 +303,11 @@ FAMILIES = [
         extra=("decoder.unpatcher3d.wavelets",),
     ),
     Family("Stable Video Diffusion", svd, WHOLE, WHOLE, swap=_ENGINE, video=False),
-    Family("TAEHV, TAEW 2.1", taehv(16), HOOK, None),
-    Family("TAEW 2.2", taehv(48), HOOK, None),
-    Family("TAEHV for LTX-2", taehv(128), HOOK, None),
-    Family("TAEHV for MiniMax H3", taehv(24), HOOK, None),
-    Family("TAEHV for HunyuanVideo 1.5", taehv(32), HOOK, None),
+    Family("TAEHV, TAEW 2.1", taehv(16), HOOK, None, size=_TINY),
+    Family("TAEW 2.2", taehv(48), HOOK, None, size=_TINY),
+    Family("TAEHV for LTX-2", taehv(128), HOOK, None, size=_TINY),
+    Family("TAEHV for MiniMax H3", taehv(24), HOOK, None, size=_TINY),
+    Family("TAEHV for HunyuanVideo 1.5", taehv(32), HOOK, None, size=_TINY),
     Family("SD, SDXL, Flux", stable_diffusion, BATCHES, BATCHES, swap="comfy.sd.AutoencoderKL", video=False),
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from tests.comfyui.cores import Core, find_cores
 from tests.comfyui.server import BOOTSTRAP
 
 PROGRAM = Path(__file__).with_name("families_in_core.py")
-#: Minutes that a run may take on a busy machine; it takes about two by itself.
+#: What is tried in processes of their own, so that two processors have about as much to do.
+SHARES = (("exactness", "shapes"), ("memory", "tiling", "tiling_memory", "numbers", "out_of_memory"))
+#: Minutes that a run may take on a busy machine.
 LIMIT = 25
 
 Row = dict[str, Any]
@@ -27,7 +30,7 @@ class FamilyRuns:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._running: dict[Core, subprocess.Popen[bytes]] = {}
+        self._running: dict[tuple[Core, int], subprocess.Popen[bytes]] = {}
         self._rows: dict[Core, list[Row]] = {}
 
     def row(self, core: Core, part: str, key: str, value: str) -> Row:
@@ -37,21 +40,16 @@ class FamilyRuns:
         return found[0]
 
     def rows(self, core: Core) -> list[Row]:
-        """All lines of a core's run, which is waited for.
+        """All lines of a core's runs, which are waited for.
 
         Raises:
-            RuntimeError: the program failed as a whole; the message has the end of what it said.
+            RuntimeError: a program failed as a whole; the message has the end of what it said.
         """
         if not self._running:
-            for other in find_cores()[0]:
-                self._running[other] = self._start(other)
+            for share, other in product(range(len(SHARES)), find_cores()[0]):
+                self._running[other, share] = self._start(other, share)
         if core not in self._rows:
-            code = self._running[core].wait(timeout=60 * LIMIT)
-            if code:
-                said = self._file(core, "err").read_text(errors="replace")[-4000:]
-                raise RuntimeError(f"the families of ComfyUI {core.version} ended with {code}:\n{said}")
-            lines = self._file(core, "out").read_text(encoding="utf-8").splitlines()
-            self._rows[core] = [json.loads(line) for line in lines if line.startswith('{"part": ')]
+            self._rows[core] = [row for share in range(len(SHARES)) for row in self._finished(core, share)]
         return self._rows[core]
 
     def close(self) -> None:
@@ -61,10 +59,18 @@ class FamilyRuns:
                 process.kill()
             process.wait()
 
-    def _start(self, core: Core) -> subprocess.Popen[bytes]:
-        with self._file(core, "out").open("wb") as out, self._file(core, "err").open("wb") as err:
+    def _finished(self, core: Core, share: int) -> list[Row]:
+        code = self._running[core, share].wait(timeout=60 * LIMIT)
+        if code:
+            said = self._file(core, share, "err").read_text(errors="replace")[-4000:]
+            raise RuntimeError(f"the families of ComfyUI {core.version} ended with {code}:\n{said}")
+        lines = self._file(core, share, "out").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.startswith('{"part": ')]
+
+    def _start(self, core: Core, share: int) -> subprocess.Popen[bytes]:
+        with self._file(core, share, "out").open("wb") as out, self._file(core, share, "err").open("wb") as err:
             return subprocess.Popen(
-                [core.python, BOOTSTRAP, "--stop-with-stdin", PROGRAM],
+                [core.python, BOOTSTRAP, "--stop-with-stdin", PROGRAM, *SHARES[share]],
                 cwd=core.path,
                 stdin=subprocess.PIPE,
                 stdout=out,
@@ -72,5 +78,5 @@ class FamilyRuns:
                 env={**os.environ, "PYTHONIOENCODING": "utf-8"},
             )
 
-    def _file(self, core: Core, kind: str) -> Path:
-        return self._folder / f"families-{core.version}-{core.path.name}.{kind}"
+    def _file(self, core: Core, share: int, kind: str) -> Path:
+        return self._folder / f"families-{core.version}-{core.path.name}-{share}.{kind}"
