@@ -74,11 +74,13 @@ def test_template_browser_shows_them(front_end: FrontEnd) -> None:
     )
 
 
-@pytest.mark.parametrize("locale", ["en", "zh", "ja"])
-def test_help_page_of_each_node_is_shown_with_its_picture(open_front_end: Callable[..., FrontEnd], locale: str) -> None:
+@pytest.mark.parametrize(("locale", "nodes"), [("en", NODES), ("zh", NODES[:1]), ("ja", NODES[-1:])])
+def test_help_page_is_shown_with_its_picture(
+    open_front_end: Callable[..., FrontEnd], locale: str, nodes: list[str]
+) -> None:
     front_end = open_front_end(settings={"Comfy.Locale": locale})
     page = front_end.page
-    for name in NODES:
+    for name in nodes:
         file = REPOSITORY / "web" / "docs" / (f"{name}.md" if locale == "en" else f"{name}/{locale}.md")
         title, *_ = file.read_text("utf-8").splitlines()
         node = front_end.add(name)
@@ -103,10 +105,11 @@ def test_names_and_settings_are_in_the_users_language(open_front_end: Callable[.
 
 
 def show_help(front_end: FrontEnd, node: str) -> None:
-    """Select a node and open its help, with the button above it."""
-    front_end.centre(node)
-    front_end.node(node, "(window.app.canvas.deselectAll(), window.app.canvas.select(node), true)")
-    front_end.page.get_by_test_id("info-button").first.click()
+    """Select a node, by a click on its title, and open its help, with the button above it."""
+    front_end.centre(node, scale=0.8)
+    box = front_end.box(node)
+    front_end.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 12)
+    front_end.page.locator(".selection-toolbox").get_by_test_id("info-button").click()
 
 
 def wrong_with(client: Client, prompt: dict[str, Any]) -> list[str]:
