@@ -69,7 +69,10 @@ function onExecuted(detail) {
   if (!report?.run || id === undefined) return;
   const node = nodeAt(String(id));
   if (!node || !PIPELINE_NODES.has(node.comfyClass) || views.get(node)?.run?.id === report.run) return;
-  show(node, runs.get(report.run) ?? runOfReport(report));
+  const known = runs.get(report.run);
+  // Another workflow may have such a node under the same id.
+  if (known && nodeOf(known.about) !== node) return;
+  show(node, known ?? runOfReport(report));
 }
 
 /** Shows the newest run of every node of the workflow that is open. */
