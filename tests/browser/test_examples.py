@@ -93,6 +93,8 @@ def test_help_page_is_shown_with_its_picture(
         assert page.locator("table code", has_text="chunk_size").count() == 1
         front_end.screenshot(f"help-{name}-{locale}")
         front_end.clear()
+    # The front end asks for English under that name, too, before it takes the page that all other languages share.
+    front_end.errors[:] = [error for error in front_end.errors if "/en.md" not in error]
 
 
 @pytest.mark.parametrize("locale", ["ja", "ru"])
