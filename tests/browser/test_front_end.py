@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.browser.front_end import FrontEnd, Renderer, Theme
 
 
+@pytest.mark.parametrize(("renderer", "theme"), [("litegraph", "light"), ("vue", "dark")])
 def test_nodes_are_there_and_run(
     open_front_end: Callable[..., FrontEnd], renderer: Renderer, theme: Theme, demo: dict[str, str]
 ) -> None:
