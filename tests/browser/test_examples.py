@@ -60,10 +60,10 @@ def test_template_browser_shows_them(front_end: FrontEnd) -> None:
     page.get_by_text(PACK_FOLDER, exact=True).first.click()
     card = page.get_by_text("decode_saved_latent").first
     card.wait_for()
-    # The front end gives them addresses of its own; they are the only pictures of this width.
+    card.scroll_into_view_if_needed()
+    # The front end gives them addresses of its own, and loads them when they come into view.
     page.wait_for_function(
-        "(count) => [...document.images].filter((image) => image.naturalWidth === 960).length === count",
-        arg=len(NAMES),
+        "() => [...document.images].some((image) => image.naturalWidth === 960)",
         timeout=60_000,
     )
     front_end.screenshot("template-browser")
