@@ -28,7 +28,8 @@ OFFERED = """
 def test_menus_replace_a_node_and_undo_brings_it_back(
     open_front_end: Callable[..., FrontEnd], renderer: Renderer
 ) -> None:
-    front_end = open_front_end(renderer=renderer)
+    # Each renderer in one theme: menus are the front end's own.
+    front_end = open_front_end(renderer=renderer, theme="light" if renderer == "vue" else "dark")
     decode, _ = stock_frames(front_end)
     front_end.load(front_end.workflow())
     front_end.centre(decode, scale=1.0)
@@ -186,11 +187,11 @@ def test_whole_workflow_with_subgraphs_modes_and_reroutes(
 ) -> None:
     front_end = open_front_end(renderer=renderer)
     inner, save = stock_frames(front_end, "VAEDecodeTiled", tile_size=192)
-    muted, muted_save = stock_frames(front_end)
+    muted, muted_save = stock_frames(front_end, top=600)
     front_end.node(muted, "(node.mode = 2)")
     front_end.node(muted_save, "(node.mode = 2)")
-    rerouted, rerouted_save = stock_frames(front_end)
-    reroute = front_end.add("Reroute", pos=(600, 400))
+    rerouted, rerouted_save = stock_frames(front_end, top=1200)
+    reroute = front_end.add("Reroute", pos=(600, 1400))
     front_end.connect(rerouted, 0, reroute, "")
     front_end.connect(reroute, 0, rerouted_save, "images")
     # The decode goes into a subgraph: its image leaves through the subgraph's output, tile_size is a widget outside.
@@ -268,12 +269,12 @@ def test_the_same_frames_are_saved(front_end: FrontEnd, demo: dict[str, str]) ->
         assert ImageChops.difference(*pictures).getbbox() is None
 
 
-def stock_frames(front_end: FrontEnd, decode: str = "VAEDecode", **tiles: int) -> tuple[str, str]:
+def stock_frames(front_end: FrontEnd, decode: str = "VAEDecode", *, top: float = 100, **tiles: int) -> tuple[str, str]:
     """A latent, decoded and saved by stock; the ids of the decode and the save node."""
-    latent = front_end.add("EmptyLatentImage", pos=(40, 100))
-    vae = front_end.add("TestLoadVAE", pos=(40, 260))
-    node = front_end.add(decode, pos=(420, 100), **tiles)
-    save = front_end.add("SaveImage", pos=(700, 100), filename_prefix="frames/shot")
+    latent = front_end.add("EmptyLatentImage", pos=(40, top))
+    vae = front_end.add("TestLoadVAE", pos=(40, top + 260))
+    node = front_end.add(decode, pos=(520, top), **tiles)
+    save = front_end.add("SaveImage", pos=(860, top), filename_prefix="frames/shot")
     front_end.connect(latent, 0, node, "samples")
     front_end.connect(vae, 0, node, "vae")
     front_end.connect(node, 0, save, "images")

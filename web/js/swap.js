@@ -51,7 +51,7 @@ app.registerExtension({
   setup: loadTexts,
   beforeRegisterNodeDef(/** @type {any} */ nodeType, /** @type {any} */ nodeData) {
     if (DEFINITIONS.has(nodeData.name)) definitions.set(nodeData.name, nodeData);
-    // Front ends before 1.28 or so ask no extension for menu items: there a node class gives its own.
+    // Older front ends ask no extension for menu items: there, and only there, a node's class gives its own.
     if (!("collectNodeMenuItems" in app) && (STOCK_DECODES.has(nodeData.name) || OURS.has(nodeData.name))) {
       const previous = nodeType.prototype.getExtraMenuOptions;
       nodeType.prototype.getExtraMenuOptions = function (/** @type {any} */ canvas, /** @type {any[]} */ options) {
@@ -148,7 +148,8 @@ function select(nodes) {
  * @param {string} detail
  */
 function tell(severity, detail) {
-  app.extensionManager.toast.add({ severity, summary: "Async VAE Decode", detail, life: severity === "success" ? 3000 : 8000 });
+  const life = severity === "success" ? 3000 : 8000;
+  app.extensionManager.toast.add({ severity, summary: "Async VAE Decode", detail, life });
 }
 
 /**

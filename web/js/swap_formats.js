@@ -1,7 +1,7 @@
 /**
- * What a stock node's saving settings are called in this pack's saving nodes, and the other way round. Where the pack has
- * no equivalent, or this version of it does not offer it, the answer is null: a saver that would write another file is
- * not replaced.
+ * What a stock node's saving settings are called in this pack's saving nodes, and the other way round. Where the pack
+ * has no equivalent, or does not offer it here, the answer is null: a saver that would write another file is not
+ * replaced.
  */
 import { isLinked, widgetOf } from "./swap_graph.js";
 
@@ -137,7 +137,10 @@ function withQuality(format, quality, offers, values) {
   return values;
 }
 
-/** What Save Video of newer cores writes, by our formats' names: container and codec. @type {Record<string, string[]>} */
+/**
+ * What Save Video of newer cores writes, by our formats' names: container and codec.
+ * @type {Record<string, string[]>}
+ */
 const STOCK_VIDEO = {
   "mp4 (H.264)": ["mp4", "h264"],
   "mp4 (AV1)": ["mp4", "av1"],

@@ -47,7 +47,7 @@ export function labelOf(id) {
  */
 export function message(key, values = {}) {
   const text = translated()?.asyncVaeDecode?.[key] ?? MESSAGES[key];
-  return text.replace(/\{(\w+)\}/g, (/** @type {string} */ braces, /** @type {string} */ name) => values[name] ?? braces);
+  return Object.entries(values).reduce((filled, [name, value]) => filled.replace(`{${name}}`, String(value)), text);
 }
 
 function translated() {
