@@ -36,6 +36,7 @@ def test_menus_replace_a_node_and_undo_brings_it_back(
     capture(front_end)
     before = front_end.workflow()
     toolbox = front_end.page.locator(".selection-toolbox")
+    early_vue = renderer == "vue" and front_end.server.core.version == "0.3.64"
 
     click_title(front_end, decode)
     toolbox.locator("button:has(.pi-bolt)").wait_for()
@@ -45,11 +46,15 @@ def test_menus_replace_a_node_and_undo_brings_it_back(
     wait_for(front_end, "AsyncVAEDecodeSaveFrames")
     assert types(front_end) == ["AsyncVAEDecodeSaveFrames", "EmptyLatentImage", "TestLoadVAE"]
     front_end.screenshot("swap-replaced")
-    front_end.page.keyboard.press("Control+z")
+    if early_vue:
+        # Its sizes come later and become a step of their own when a key is let go of.
+        front_end.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Undo')")
+    else:
+        front_end.page.keyboard.press("Control+z")
     wait_for(front_end, "SaveImage")
-    assert graph_of(front_end.workflow()) == graph_of(before)
+    assert graph_of(front_end.workflow(), renderer) == graph_of(before, renderer)
 
-    if renderer == "vue" and front_end.server.core.version == "0.3.64":
+    if early_vue:
         return  # Its Vue nodes have no menu of their own.
     click_title(front_end, decode, button="right")
     entry = front_end.page.get_by_text(SAVE_FRAMES, exact=True)
@@ -238,7 +243,7 @@ def test_whole_workflow_with_subgraphs_modes_and_reroutes(
           await window.app.extensionManager.command.execute("Comfy.Undo");
         }"""
     )
-    assert graph_of(front_end.workflow()) == graph_of(before)
+    assert graph_of(front_end.workflow(), renderer) == graph_of(before, renderer)
 
 
 def test_nothing_to_replace_is_said(front_end: FrontEnd) -> None:
@@ -297,10 +302,15 @@ def capture(front_end: FrontEnd) -> None:
     front_end.page.evaluate("() => { window.dispatchEvent(new MouseEvent('mouseup')); }")
 
 
-def graph_of(workflow: dict[str, Any]) -> dict[str, Any]:
-    """A workflow without what loading it alone changes: its id, the order of its nodes, where one looks."""
+def graph_of(workflow: dict[str, Any], renderer: Renderer = "litegraph") -> dict[str, Any]:
+    """A workflow without what loading it alone changes: its id, the order of its nodes, where one looks.
+
+    Vue nodes are measured some time after they have been drawn: their sizes are left out.
+    """
     extra = {key: value for key, value in workflow.get("extra", {}).items() if key != "ds"}
     nodes = sorted(workflow["nodes"], key=lambda node: str(node["id"]))
+    if renderer == "vue":
+        nodes = [{**node, "size": None} for node in nodes]
     return {**workflow, "id": None, "extra": extra, "nodes": nodes}
 
 

@@ -3,6 +3,7 @@
  * is one step of undo.
  */
 import { app } from "../../../scripts/app.js";
+import { rootGraph } from "./graph_nodes.js";
 import { OURS, wayBack } from "./swap_back.js";
 import { perform } from "./swap_graph.js";
 import { STOCK_DECODES, choicesFor } from "./swap_plan.js";
@@ -93,7 +94,7 @@ function selected() {
 
 /** @returns {LGraphNode[]} those of the whole workflow, subgraphs included */
 function everyNode() {
-  const root = app.rootGraph ?? app.graph.rootGraph ?? app.graph;
+  const root = rootGraph();
   return [root, ...(root.subgraphs?.values() ?? [])].flatMap((graph) => [...graph.nodes]);
 }
 
