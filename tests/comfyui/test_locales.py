@@ -65,6 +65,19 @@ def test_holds_nothing_that_the_front_end_would_take_for_a_command(language: str
                 assert not set("{}@|") & set(text), (language, key)
 
 
+def test_has_every_command_setting_and_message_of_the_browser_modules() -> None:
+    scripts = REPOSITORY / "web" / "js"
+    texts_of_swap, settings = (scripts / name for name in ("swap_texts.js", "settings.js"))
+    commands = re.findall(r'^  "(AsyncVAEDecode\.\w+)":', texts_of_swap.read_text("utf-8"), re.MULTILINE)
+    ids = re.findall(r': "(AsyncVAEDecode\.\w+\.\w+)"', settings.read_text("utf-8"))
+    messages = texts_of_swap.read_text("utf-8").split("MESSAGES = {")[1].split("\n}")[0]
+
+    assert commands and ids
+    assert sorted(load("en", "commands")) == sorted(name.replace(".", "_") for name in commands)
+    assert sorted(load("en", "settings")) == sorted(name.replace(".", "_") for name in ids)
+    assert sorted(load("en", "main")["asyncVaeDecode"]) == sorted(re.findall(r"^  (\w+):", messages, re.MULTILINE))
+
+
 def test_english_says_what_the_nodes_say(client: Client) -> None:
     told = {}
     for name, node in client.object_info().items():
