@@ -161,7 +161,8 @@ def stand_in_for_server() -> types.ModuleType:
     """ComfyUI's server as far as a run asks it: nobody queued anything, and nobody listens."""
     server = types.ModuleType("server")
     queue = types.SimpleNamespace(mutex=threading.Lock(), currently_running={})
-    instance = types.SimpleNamespace(send_sync=lambda *_: None, prompt_queue=queue)
+    loop = types.SimpleNamespace(call_soon_threadsafe=lambda *_: None, call_later=lambda *_: None)
+    instance = types.SimpleNamespace(send_sync=lambda *_: None, prompt_queue=queue, loop=loop)
     server.PromptServer = types.SimpleNamespace(instance=instance)
     return server
 
