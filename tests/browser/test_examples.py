@@ -108,7 +108,8 @@ def test_names_and_settings_are_in_the_users_language(open_front_end: Callable[.
 
 def show_help(front_end: FrontEnd, node: str) -> None:
     """Select a node, by a click on its title, and open its help, with the button above it."""
-    front_end.centre(node, scale=0.8)
+    # Small enough for the tallest node, with room for the toolbox above it.
+    front_end.centre(node, scale=0.5)
     box = front_end.box(node)
     front_end.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 12)
     front_end.page.locator(".selection-toolbox").get_by_test_id("info-button").click()
