@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,19 +74,26 @@ class Pair:
     file_bytes: dict[str, int] = field(default_factory=dict)
 
 
-def measure_host(log: Callable[[str], None], sizes: HostSizes | None = None) -> Iterator[dict[str, Any]]:
+#: Makes a pair of a size.
+MakePair = Callable[[HostSizes], Pair]
+
+
+def measure_host(
+    log: Callable[[str], None], sizes: HostSizes | None = None, further: Sequence[MakePair] = ()
+) -> Iterator[dict[str, Any]]:
     """Measure pair by pair.
 
     Args:
         log: takes a line for each.
         sizes: how much; by default 40 frames of 720p, and chunks of 1080p.
+        further: pairs beside this module's own.
 
     Yields:
         An entry ready for JSON: ``ours`` and ``theirs`` are the fastest runs in seconds, ``ratio`` the one over the
         other, ``equal`` whether both made the same.
     """
     sizes = sizes if sizes is not None else HostSizes()
-    for make in (_pipeline, _finish, _image, _png, _h264, _mp4_of_save_video, _mp4_of_video_combine):
+    for make in (_pipeline, _finish, _image, _png, _h264, _mp4_of_save_video, _mp4_of_video_combine, *further):
         entry = _measure(make(sizes), sizes.repeats)
         log(
             f"host: {entry['what']}: {entry['ours']:.4f} s, {entry['beside']}: {entry['theirs']:.4f} s, "
@@ -137,7 +144,8 @@ def _measure(pair: Pair, repeats: int) -> dict[str, Any]:
     }
 
 
-def _carry(pieces: Iterator[Tensor] | list[Tensor], sink: Sink, finish: Finish) -> None:
+def carry(pieces: Iterator[Tensor] | list[Tensor], sink: Sink, finish: Finish) -> None:
+    """Send ``pieces`` through a pipeline of its own into ``sink``."""
     with FramePipeline([sink], finish=finish) as pipeline:
         for piece in pieces:
             pipeline.submit(piece)
@@ -149,7 +157,7 @@ def _pipeline(sizes: HostSizes) -> Pair:
 
     def ours(_folder: Path) -> Callable[[], object]:
         sink = NullSink(PixelFormat.FLOAT32)
-        _carry([piece] * sizes.chunks, sink, FinishedFrames())
+        carry([piece] * sizes.chunks, sink, FinishedFrames())
         return lambda: sink.frames
 
     def theirs(_folder: Path) -> Callable[[], object]:
@@ -167,7 +175,7 @@ def _finish(sizes: HostSizes) -> Pair:
 
     def ours(_folder: Path) -> Callable[[], object]:
         frames = _Bytes()
-        _carry(list(raw.split(4)), frames, DecoderOutput())
+        carry(list(raw.split(4)), frames, DecoderOutput())
         return lambda: frames.hash
 
     def theirs(_folder: Path) -> Callable[[], object]:
@@ -176,7 +184,7 @@ def _finish(sizes: HostSizes) -> Pair:
         frames = [to_bytes(image) for image in images]
         return lambda: _hash(frames)
 
-    return Pair(f"finish, {_named(sizes)}", ours, "stock's conversion", theirs, raw.nbytes)
+    return Pair(f"finish, {named(sizes)}", ours, "stock's conversion", theirs, raw.nbytes)
 
 
 def _image(sizes: HostSizes) -> Pair:
@@ -184,7 +192,7 @@ def _image(sizes: HostSizes) -> Pair:
 
     def ours(_folder: Path) -> Callable[[], object]:
         sink = TensorSink()
-        _carry(list(raw.split(4)), sink, DecoderOutput())
+        carry(list(raw.split(4)), sink, DecoderOutput())
         return lambda: _hash([sink.tensor.numpy()])
 
     def theirs(_folder: Path) -> Callable[[], object]:
@@ -197,7 +205,7 @@ def _image(sizes: HostSizes) -> Pair:
             images = stock_process_output(whole).movedim(1, -1)[0].contiguous()
         return lambda: _hash([images.numpy()])
 
-    return Pair(f"image, {_named(sizes)}", ours, "stock's copies", theirs, raw.nbytes)
+    return Pair(f"image, {named(sizes)}", ours, "stock's copies", theirs, raw.nbytes)
 
 
 def _png(sizes: HostSizes) -> Pair:
@@ -211,7 +219,7 @@ def _png(sizes: HostSizes) -> Pair:
         return lambda: content_digest(files)
 
     return Pair(
-        f"png4, {_named(sizes)}, {writers} writers", _saved(images, saving), "stock's SaveImage", theirs, images.nbytes
+        f"png4, {named(sizes)}, {writers} writers", _saved(images, saving), "stock's SaveImage", theirs, images.nbytes
     )
 
 
@@ -222,7 +230,7 @@ def _h264(sizes: HostSizes) -> Pair:
         files = save_video(images, saving, folder)
         return lambda: content_digest(files)
 
-    return Pair(f"{saving.name}, {_named(sizes)}", _saved(images, saving), "frame by frame", theirs, images.nbytes)
+    return Pair(f"{saving.name}, {named(sizes)}", _saved(images, saving), "frame by frame", theirs, images.nbytes)
 
 
 def _mp4_of_save_video(sizes: HostSizes) -> Pair:
@@ -238,7 +246,7 @@ def _mp4(sizes: HostSizes, settings: Mp4Settings) -> Pair:
 
     def ours(folder: Path) -> Callable[[], object]:
         sink = VideoSink(OutputNames(folder, "ours"), fps=FPS, crf=settings.crf)
-        _carry(list(images.split(4)), sink, FinishedFrames())
+        carry(list(images.split(4)), sink, FinishedFrames())
         assert sink.path is not None
         path = sink.path
         return lambda: frames_in(path)
@@ -247,7 +255,7 @@ def _mp4(sizes: HostSizes, settings: Mp4Settings) -> Pair:
         (path,) = save_mp4(images, settings, folder)
         return lambda: frames_in(path)
 
-    what = f"mp4 crf {settings.crf:g}, {_named(sizes)}"
+    what = f"mp4 crf {settings.crf:g}, {named(sizes)}"
     return Pair(what, ours, f"{settings.whose}'s arguments", theirs, images.nbytes)
 
 
@@ -256,7 +264,7 @@ def _saved(images: Tensor, saving: Saving) -> Way:
 
     def ours(folder: Path) -> Callable[[], object]:
         sink = saving.sink(folder, "ours")
-        _carry(list(images.split(4)), sink, FinishedFrames())
+        carry(list(images.split(4)), sink, FinishedFrames())
         files = saving.files(sink)
         return lambda: content_digest(files)
 
@@ -285,5 +293,6 @@ def _hash(frames: list[np.ndarray[Any, Any]]) -> str:
     return digest.hexdigest()
 
 
-def _named(sizes: HostSizes) -> str:
+def named(sizes: HostSizes) -> str:
+    """How many frames of which size, for the tables."""
     return f"{sizes.frames} frames {sizes.height}x{sizes.width}"

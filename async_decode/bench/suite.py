@@ -17,7 +17,7 @@ from ..trace import write_chrome_trace
 from . import child as children
 from .arms import KINDS, STOCK, Settings, asynchronous, make_arms
 from .harness import ArmResult, Budget, Harness, agreement, content_agreement
-from .host import measure_host
+from .host import MakePair, measure_host
 from .memory import MEASURED
 from .models import LOADERS
 from .picture import draw
@@ -87,6 +87,7 @@ class Suite:
         results: where to.
         loaders: the models.
         child: the command that starts a process with these loaders.
+        host_pairs: pairs of the host's part beside its own.
         log: takes a line for whoever waits.
     """
 
@@ -97,12 +98,14 @@ class Suite:
         *,
         loaders: Loaders = LOADERS,
         child: Sequence[str] | None = None,
+        host_pairs: Sequence[MakePair] = (),
         log: Callable[[str], None] = print,
     ) -> None:
         self._options = options
         self._results = results
         self._loaders = loaders
         self._child = list(child) if child is not None else children.command()
+        self._host_pairs = host_pairs
         self._began = time.monotonic()
         self._budget = Budget(options.seconds)
         self._print = log
@@ -118,7 +121,7 @@ class Suite:
         if "variants" in parts:
             self._variants()
         if "host" in parts:
-            for entry in measure_host(self._log):
+            for entry in measure_host(self._log, further=self._host_pairs):
                 self._results.add("host", entry)
         self._results.data["seconds"] = round(time.monotonic() - self._began, 1)
         self._results.save()

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ..bench.arms import KINDS, Settings
 from ..bench.environment import command_line, describe
+from ..bench.host import MakePair
 from ..bench.models import LOADERS
 from ..bench.results import Results
 from ..bench.saving import Saving
@@ -80,6 +81,7 @@ def run_suite(
     child: Sequence[str] | None,
     arguments: Sequence[str],
     program: str = "-m async_decode bench",
+    host_pairs: Sequence[MakePair] = (),
 ) -> int:
     """``run`` with other models.
 
@@ -88,6 +90,7 @@ def run_suite(
         loaders: the models.
         child: the command that starts a process with these loaders.
         arguments: the command line, for the results; ``program`` is what comes before it, after ``python``.
+        host_pairs: pairs of the host's part beside its own.
     """
     console = Console(highlight=False, markup=False, soft_wrap=True)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -109,7 +112,7 @@ def run_suite(
     results = Results(
         options.out / "results.json", command=command_line(program, arguments), environment=describe(device)
     )
-    suite = Suite(asked, results, loaders=loaders, child=child, log=console.print)
+    suite = Suite(asked, results, loaders=loaders, child=child, host_pairs=host_pairs, log=console.print)
     sound = suite.run()
     console.print(suite.write_up())
     if not sound:

@@ -27,7 +27,9 @@ import torch
 from torch import Tensor
 
 import async_decode
-from async_decode.bench.saving import FPS, Saving
+from async_decode import FinishedFrames
+from async_decode.bench.host import HostSizes, MakePair, Pair, carry, clip, named
+from async_decode.bench.saving import FPS, Saving, frames_in
 from async_decode.bench.stock import save_images, save_video
 from async_decode.bench.workload import Loaders, Model
 
@@ -98,6 +100,32 @@ def loaders(checkout: Path) -> Loaders:
         checkout: its root folder. What it imports has to be installed for this Python.
     """
     return {name: functools.partial(_load, checkout, family) for name, family in FAMILIES.items()}
+
+
+def host_pairs(checkout: Path) -> list[MakePair]:
+    """Saving an IMAGE that is there already, beside core's own Save Video, which encodes in its process.
+
+    Args:
+        checkout: as of ``loaders``.
+    """
+
+    def save_video(sizes: HostSizes) -> Pair:
+        prepare(checkout, torch.device("cpu"))
+        stock, saving, images = CoreStock(checkout, None), Saving.parse(f"h264-{_STOCK_PRESET}"), clip(sizes)
+
+        def ours(folder: Path) -> Callable[[], object]:
+            sink = saving.sink(folder, "ours")
+            carry(list(images.split(4)), sink, FinishedFrames())
+            (path,) = saving.files(sink)
+            return lambda: frames_in(path)
+
+        def theirs(folder: Path) -> Callable[[], object]:
+            (path,) = stock.save(images, saving, folder)
+            return lambda: frames_in(path)
+
+        return Pair(f"{saving.name}, {named(sizes)}", ours, stock.name, theirs, images.nbytes)
+
+    return [save_video]
 
 
 def prepare(checkout: Path, device: torch.device) -> None:

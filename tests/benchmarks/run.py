@@ -17,7 +17,7 @@ from pathlib import Path
 # Behind everything else, so that it works from a checkout that is not installed, and hides nothing of ComfyUI's.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from comfyui_models import FAMILIES, loaders
+from comfyui_models import FAMILIES, host_pairs, loaders
 
 from async_decode.bench import child
 from async_decode.bench.models import LOADERS
@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         child=[sys.executable, __file__, _CHILD, str(checkout or "")],
         arguments=arguments,
         program="tests/benchmarks/run.py",
+        host_pairs=host_pairs(checkout) if checkout is not None else (),
     )
 
 
