@@ -205,6 +205,7 @@ def _without_odd_chunks(webp: memoryview) -> memoryview:
 
 
 def check_range(name: str, value: int, least: int, most: int) -> None:
+    """Raise ``ValueError``, naming the option, if ``value`` is not within ``least`` and ``most``."""
     if not least <= value <= most:
         raise ValueError(f"{name} must be from {least} to {most}, got {value}")
 
