@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,9 +20,8 @@ from .yuv import write_planes
 #: Private copies are at most this large, in bytes. glibc returns larger blocks to the system each time they are freed,
 #: and having every page of the next one zeroed takes several times as long as the arithmetic.
 _COPY_BYTES = 32 << 20
-#: Samples that the host works on at once: they stay in a core's cache, and torch starts no threads for so few, whose
-#: waiting for each other would take more of the processor than the arithmetic.
-_BLOCK_SAMPLES = 1 << 15
+#: Samples that the host quantises at once: they stay in a core's second-level cache.
+_BLOCK_SAMPLES = 1 << 17
 
 
 def stock_process_output(pixels: Tensor) -> Tensor:
@@ -120,9 +120,10 @@ def _write_formats(frames: Tensor, out: Mapping[PixelFormat, Tensor], has_nan: T
     """Write ``frames`` ``(T, H, W, C)`` in every wanted format; ``private`` frames may be overwritten on the way."""
     if PixelFormat.FLOAT32 in out:
         out[PixelFormat.FLOAT32].copy_(frames)
+    on_host = frames.device.type == "cpu" and frames.dtype == torch.float32 and PixelFormat.UINT8 in out
     if out.keys() <= {PixelFormat.FLOAT32}:
         has_nan.fill_(False)
-    else:
+    elif not on_host:
         # amax passes NaN on and needs no second tensor of the frames' size.
         has_nan.copy_(frames.amax(dim=(1, 2, 3)).isnan())
     if PixelFormat.UINT16 in out:
@@ -134,20 +135,43 @@ def _write_formats(frames: Tensor, out: Mapping[PixelFormat, Tensor], has_nan: T
     for name, place in out.items():
         if name.planes is not None:
             write_planes(frames, place, name)
-    if PixelFormat.UINT8 in out:
-        for part, place in _blocks(frames, out[PixelFormat.UINT8]):
-            scaled = part.mul_(255.0) if private else part * 255.0
-            # copy_ truncates, as numpy's astype does in stock's SaveImage.
-            place.copy_(scaled.clamp_(0.0, 255.0))
+    if on_host:
+        _quantise_on_host(frames, out[PixelFormat.UINT8], has_nan)
+    elif PixelFormat.UINT8 in out:
+        scaled = frames.mul_(255.0) if private else frames * 255.0
+        # copy_ truncates, as numpy's astype does in stock's SaveImage.
+        out[PixelFormat.UINT8].copy_(scaled.clamp_(0.0, 255.0))
 
 
-def _blocks(frames: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """``frames`` and their places; in host memory by lines that stay in a core's cache from one step to the next."""
-    if frames.device.type != "cpu":
-        yield frames, out
-        return
+def _quantise_on_host(frames: Tensor, out: Tensor, has_nan: Tensor) -> None:
+    """The same for float32 in host memory, by lines that stay in a core's cache from one step to the next.
+
+    In numpy, as stock's SaveImage, which truncates in a sixth of torch's time and starts no threads for it. Where the
+    channels are planes in memory, each is put in its place by itself, which takes a third of the time for all at once.
+    """
     count, height, width, channels = frames.shape
     lines = max(1, _BLOCK_SAMPLES // (width * channels))
-    for index in range(count):
-        for first in range(0, height, lines):
-            yield frames[index, first : first + lines], out[index, first : first + lines]
+    values, places = frames.numpy(), out.numpy()
+    planes = not frames[:1].is_contiguous()
+    if planes:
+        scratch = np.empty((channels, lines, width), np.float32).transpose(1, 2, 0)
+    else:
+        scratch = np.empty((lines, width, channels), np.float32)
+    top = np.float32(255.0)
+    # What a NaN becomes is undefined, here as in stock's.
+    with np.errstate(invalid="ignore"):
+        for index in range(count):
+            found = False
+            for first in range(0, height, lines):
+                block = values[index, first : first + lines]
+                scaled, place = scratch[: len(block)], places[index, first : first + lines]
+                np.multiply(block, top, out=scaled)
+                np.clip(scaled, np.float32(0.0), top, out=scaled)
+                # max passes NaN on.
+                found = found or bool(np.isnan(scaled.max()))
+                if planes:
+                    for channel in range(channels):
+                        np.copyto(place[..., channel], scaled[..., channel], casting="unsafe")
+                else:
+                    np.copyto(place, scaled, casting="unsafe")
+            has_nan[index] = found
