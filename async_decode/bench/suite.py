@@ -17,7 +17,7 @@ from ..trace import write_chrome_trace
 from . import child as children
 from .arms import KINDS, STOCK, Settings, asynchronous, make_arms
 from .harness import ArmResult, Budget, Harness, agreement, content_agreement
-from .host import MakePair, measure_host
+from .host import HostSizes, MakePair, measure_host
 from .memory import MEASURED
 from .models import LOADERS
 from .picture import draw
@@ -48,7 +48,8 @@ class Options:
         kinds: kinds of arms.
         savings: what they save. The first video, else the first, is what the memory part saves.
         settings: how chunks travel.
-        runs: timed runs of an arm; ``stock_runs``: of the stock arms, which take the longest.
+        runs: timed runs of an arm; ``stock_runs``: of the stock arms, which take the longest; ``host_runs``: of each
+            way in the host's part.
         seconds: when to stop.
         memory_latents: lengths of clip that the memory part compares.
     """
@@ -62,6 +63,7 @@ class Options:
     settings: Settings
     runs: int
     stock_runs: int
+    host_runs: int
     seconds: float
     memory_latents: Sequence[int]
     scratch: Path | None = None
@@ -121,7 +123,7 @@ class Suite:
         if "variants" in parts:
             self._variants()
         if "host" in parts:
-            for entry in measure_host(self._log, further=self._host_pairs):
+            for entry in measure_host(self._log, HostSizes(repeats=self._options.host_runs), self._host_pairs):
                 self._results.add("host", entry)
         self._results.data["seconds"] = round(time.monotonic() - self._began, 1)
         self._results.save()

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ..bench.arms import KINDS, Settings
 from ..bench.environment import command_line, describe
-from ..bench.host import MakePair
+from ..bench.host import HostSizes, MakePair
 from ..bench.models import LOADERS
 from ..bench.results import Results
 from ..bench.saving import Saving
@@ -65,6 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--buffer-depth", type=int, default=Settings.buffer_depth, help="chunks under way at once (%(default)s)")
     add("--runs", type=int, default=10, help="timed runs of each arm (%(default)s)")
     add("--stock-runs", type=int, default=2, help="timed runs of the stock arms, the slowest (%(default)s)")
+    add("--host-runs", type=int, default=HostSizes.repeats, help="runs of each way in the host's part (%(default)s)")
     add("--memory-latents", default="21,161", help="lengths that the memory part compares (%(default)s)")
     add("--budget-minutes", type=float, default=9.0, help="when to stop (%(default)s)")
 
@@ -106,6 +107,7 @@ def run_suite(
         settings=Settings(options.chunk_size, options.buffer_depth),
         runs=options.runs,
         stock_runs=options.stock_runs,
+        host_runs=options.host_runs,
         seconds=options.budget_minutes * 60,
         memory_latents=[int(latents) for latents in options.memory_latents.split(",")],
     )
