@@ -30,6 +30,8 @@ SHOWN = """
   return { ...view.dataset, blocks, text: view.innerText, height: view.getBoundingClientRect().height };
 }
 """
+#: The view of the node whose id is ``id``, on the page or not.
+VIEW_OF_NODE = "window.testNode(id).widgets.find(({ name }) => name.startsWith('async_vae_decode'))?.element"
 _numbers = itertools.count()
 
 
@@ -187,32 +189,28 @@ def test_a_node_in_a_subgraph_shows_its_run(
     open_front_end: Callable[..., FrontEnd], stage: Callable[..., Scene], renderer: Renderer
 ) -> None:
     front_end = open_front_end(renderer=renderer)
-    if renderer == "vue" and front_end.server.core.version.startswith("0.3."):
-        pytest.skip("the view in a subgraph is not seen there: this Vue renderer draws no DOM widgets by itself")
     scene = stage(front_end)
-    outer, subgraph = front_end.page.evaluate(
-        """(id) => {
-          const { subgraph, node } = window.app.graph.convertToSubgraph(new Set([window.testNode(id)]));
-          return [String(node.id), subgraph.id];
-        }""",
-        scene.node,
-    )
-    inner = front_end.page.evaluate(
-        "([id, type]) => window.testNode(id).subgraph.nodes.find((node) => node.type === type).id", [outer, NODE]
-    )
-    scene.node = f"{outer}:{inner}"
-    front_end.page.evaluate(
-        "(id) => window.app.canvas.openSubgraph(window.testNode(id).subgraph, window.testNode(id))", outer
-    )
+    scene.node = into_a_subgraph(front_end, scene.node)
 
-    prompt_id = scene.run_until_held()
-    done = scene.finish(prompt_id)
+    if renderer == "vue" and front_end.server.core.version.startswith("0.3."):
+        # Its front end, 1.27.10, hands the outermost graph to its Vue nodes once and for all: with a subgraph open it
+        # goes on drawing the nodes outside, and none of those inside. So there is no place for the view until LiteGraph
+        # draws again, least of all in the node outside that has the same id.
+        scene.client.open_gate(scene.gate)
+        front_end.wait(front_end.queue())
+        front_end.node(scene.node, "new Promise((done) => setTimeout(done, 500))")
+        assert scene.shown() is None
+        front_end.setting("Comfy.VueNodes.Enabled", False)
+        scene.wait_for('shown && shown.outcome === "completed"')
+        done = scene.shown()
+    else:
+        done = scene.finish(scene.run_until_held())
     front_end.centre(scene.node)
     front_end.screenshot(f"pipeline-subgraph-{renderer}", scene.node)
 
     assert done["outcome"] == "completed"
+    assert done["text"].startswith("13 frames")
     assert front_end.node(scene.node, "node.widgets.some((widget) => widget.name.startsWith('async_vae_decode'))")
-    assert subgraph
 
 
 def test_a_run_shows_in_its_own_workflow_only(front_end: FrontEnd, stage: Callable[..., Scene]) -> None:
@@ -293,3 +291,20 @@ def test_the_view_can_be_switched_off(open_front_end: Callable[..., FrontEnd], s
 
     assert off is None
     assert not front_end.node(scene.node, "node.widgets.some((widget) => widget.name.startsWith('async_vae_decode'))")
+
+
+def into_a_subgraph(front_end: FrontEnd, node: str) -> str:
+    """Put ``node`` into a subgraph of its own, under the id of a node outside, and open that; return its new id."""
+    outer = front_end.node(node, "((graph) => String(graph.convertToSubgraph(new Set([node])).node.id))(node.graph)")
+    workflow = front_end.workflow()
+    (subgraph,) = workflow["definitions"]["subgraphs"]
+    taken = next(other["id"] for other in workflow["nodes"] if str(other["id"]) != outer)
+    (inner,) = subgraph["nodes"]
+    for link in subgraph["links"]:
+        link.update({end: taken for end in ("origin_id", "target_id") if link[end] == inner["id"]})
+    inner["id"] = taken
+    front_end.load(workflow)
+    opened = front_end.node(
+        outer, "(window.app.canvas.openSubgraph(node.subgraph, node), String(node.subgraph.nodes[0].id))"
+    )
+    return f"{outer}:{opened}"

@@ -174,11 +174,15 @@ function show(node, run) {
  * Where nodes are drawn by Vue, older front ends draw no DOM widgets: there the view goes below the node's widgets.
  * Newer ones take it from there to its own place.
  *
+ * Front ends as old as that draw the nodes of the outermost graph even while a subgraph is open, and none of its own:
+ * what has the id of a node inside is another node.
+ *
  * @param {LGraphNode} node
  * @param {HTMLElement} element
  */
 function putIntoVueNode(node, element) {
-  if (!LiteGraph.vueNodesMode || element.isConnected || node.graph !== app.canvas.graph) return;
+  if (!LiteGraph.vueNodesMode || element.isConnected) return;
+  if (node.graph !== rootGraph() || node.graph !== app.canvas.graph) return;
   document.querySelector(`[data-node-id="${node.id}"] .lg-node-widgets`)?.append(element);
 }
 
