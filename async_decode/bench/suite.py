@@ -44,6 +44,7 @@ class Options:
         out: folder for the results; ``scratch`` for the files that the arms save, ``None``: a temporary one.
         device: where to decode.
         cases: the settings.
+        latent: what they decode, a name of ``LATENTS``; the parts that start processes of their own take the default.
         parts: of ``PARTS``.
         kinds: kinds of arms.
         savings: what they save. The first video, else the first, is what the memory part saves.
@@ -67,6 +68,7 @@ class Options:
     seconds: float
     memory_latents: Sequence[int]
     scratch: Path | None = None
+    latent: str = "soft"
 
     @property
     def profiled(self) -> list[Saving]:
@@ -145,7 +147,7 @@ class Suite:
             return
         self._log(f"{case}: loading")
         try:
-            workload = Workload(case, self._loaders, self._options.device)
+            workload = Workload(case, self._loaders, self._options.device, self._options.latent)
         except (ImportError, RuntimeError) as error:
             # One model that is missing or too large must not cost the others.
             self._log(f"{case}: {type(error).__name__}: {error}")
@@ -168,6 +170,7 @@ class Suite:
         entry: dict[str, Any] = {
             "case": str(case),
             **case.__dict__,
+            "latent": options.latent,
             "frames": workload.frames,
             "stock": workload.stock.name,
             "arms": [],

@@ -60,7 +60,7 @@ def _case(case: dict[str, Any]) -> str:
         )
     same = ", ".join(f"{name}: {'equal' if equal else 'DIFFERENT'}" for name, equal in case["frames_equal"].items())
     files = ", ".join(f"{name}: {'equal' if equal else 'different'}" for name, equal in case["files_equal"].items())
-    heading = f"### {case['case']} ({case['frames']} frames)"
+    heading = f"### {case['case']}, {case['latent']} latent ({case['frames']} frames)"
     head = ["arm", "runs", "min s", "mean s", "P99 s", "over decode only", "kB a frame", ""]
     lines = [heading, "", _table(head, rows), "", f"Hashes of the frames in all arms: {same or 'none'}."]
     if any(arm["kind"] == STOCK for arm in case["arms"]):

@@ -16,6 +16,23 @@ from .stock import EngineStock, Stock
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
+def soft_latent(channels: int, frames: int, height: int, width: int) -> Tensor:
+    """Soft shapes that change over time: decoders make frames of it that compress about as grainy footage does."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = (max(2, -(-size // 8) + 1) for size in (frames, height, width))
+    field = torch.randn(1, channels, *coarse, generator=generator)
+    return torch.nn.functional.interpolate(field, size=(frames, height, width), mode="trilinear", align_corners=True)
+
+
+def noise_latent(channels: int, frames: int, height: int, width: int) -> Tensor:
+    """Noise in every latent: several times more work for the encoders of video than any footage."""
+    return torch.randn(1, channels, frames, height, width, generator=torch.Generator().manual_seed(0))
+
+
+#: What is decoded, drawn on the host, so that it is the same on every device: ``(1, channels, frames, height, width)``.
+LATENTS: Mapping[str, Callable[[int, int, int, int], Tensor]] = {"soft": soft_latent, "noise": noise_latent}
+
+
 @dataclass(frozen=True)
 class Model:
     """A VAE that can be measured.
@@ -26,7 +43,7 @@ class Model:
         pixels_per_latent: along each side.
         make_finish: its scaling to frames.
         stock: how it is decoded and saved without this package; ``None``: as ComfyUI's nodes do, rebuilt here.
-        latent: makes a latent of ``(frames, height, width)`` in latents; ``None``: noise with a fixed seed.
+        latent: makes a latent of ``(frames, height, width)`` in latents; ``None``: one of ``LATENTS``.
     """
 
     decoder: VideoDecoder
@@ -92,6 +109,7 @@ class Workload:
         case: the setting.
         loaders: where to find its model.
         device: where to decode.
+        latent: a name of ``LATENTS``, for models that have no latent of their own.
 
     Attributes:
         latent: the frozen latent, on the device.
@@ -101,7 +119,7 @@ class Workload:
         ValueError: there is no such model, or the size is none that it can decode to.
     """
 
-    def __init__(self, case: Case, loaders: Loaders, device: torch.device) -> None:
+    def __init__(self, case: Case, loaders: Loaders, device: torch.device, latent: str = "soft") -> None:
         if case.model not in loaders:
             raise ValueError(f"expected a model of {', '.join(loaders)}, got {case.model!r}")
         self.case = case
@@ -110,7 +128,9 @@ class Workload:
         ratio = self.model.pixels_per_latent
         if case.height % ratio or case.width % ratio:
             raise ValueError(f"{case.model} decodes to multiples of {ratio} pixels, got {case.height}x{case.width}")
-        self.latent = self._frozen_latent(case.latents, case.height // ratio, case.width // ratio)
+        size = (case.latents, case.height // ratio, case.width // ratio)
+        made = self.model.latent(*size) if self.model.latent else LATENTS[latent](self.model.latent_channels, *size)
+        self.latent = self.decoder.to_device(made)
         self.stock: Stock = self.model.stock if self.model.stock is not None else EngineStock(self.model.decoder)
 
     @property
@@ -129,12 +149,3 @@ class Workload:
     def finish(self) -> Finish:
         """The model's scaling to frames."""
         return self.model.make_finish()
-
-    def _frozen_latent(self, frames: int, height: int, width: int) -> Tensor:
-        if self.model.latent is not None:
-            latent = self.model.latent(frames, height, width)
-        else:
-            # Drawn on the host, so that it is the same on every device.
-            generator = torch.Generator().manual_seed(0)
-            latent = torch.randn(1, self.model.latent_channels, frames, height, width, generator=generator)
-        return self.decoder.to_device(latent)

@@ -18,7 +18,7 @@ from ..bench.models import LOADERS
 from ..bench.results import Results
 from ..bench.saving import Saving
 from ..bench.suite import PARTS, Options, Suite
-from ..bench.workload import Case, Loaders
+from ..bench.workload import LATENTS, Case, Loaders
 
 _Value = TypeVar("_Value")
 
@@ -49,6 +49,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=_checked(Case.parse),
         metavar="MODEL:DTYPE:HxW:LATENTS",
         help=f"a setting, may be repeated; models: {', '.join(LOADERS)}; types: bf16, fp16, fp32",
+    )
+    add(
+        "--latent",
+        choices=LATENTS,
+        default=Options.latent,
+        help="what is decoded (%(default)s: frames compress about as grainy footage does; noise: far worse)",
     )
     add("--parts", default="wall", help=f"of {', '.join(PARTS)}, joined by commas (%(default)s)")
     add(
@@ -109,6 +115,7 @@ def run_suite(
         stock_runs=options.stock_runs,
         host_runs=options.host_runs,
         seconds=options.budget_minutes * 60,
+        latent=options.latent,
         memory_latents=[int(latents) for latents in options.memory_latents.split(",")],
     )
     results = Results(

@@ -17,7 +17,7 @@ from torch import Tensor
 from async_decode.bench import arms, harness, memory, trace
 from async_decode.bench.host import HostSizes, measure_host
 from async_decode.bench.saving import Saving
-from async_decode.bench.workload import Case, Loaders, Model, Workload
+from async_decode.bench.workload import LATENTS, Case, Loaders, Model, Workload
 from async_decode.cli.bench import add_options, run_suite
 from async_decode.demo.model import DemoVAE
 from async_decode.taps import VideoDecoder
@@ -284,6 +284,20 @@ def test_host_pairs_make_the_same_and_print_ratios(capsys: pytest.CaptureFixture
     assert all(entry["ours_file_bytes"] > 500 < entry["theirs_file_bytes"] for entry in entries[3:])
     assert all(len(entry["ours_seconds"]) == len(entry["theirs_seconds"]) == 2 for entry in entries)
     assert capsys.readouterr().out.count("ratio") == len(entries)
+
+
+def test_frames_of_a_soft_latent_compress_better_than_those_of_noise(tmp_path: Path) -> None:
+    sizes, hashes = {}, set()
+    for latent in LATENTS:
+        parsed = options(tmp_path, "--runs", "1", "--arms", "async", "--save", "png4", "--latent", latent)
+        parsed.case = [dataclasses.replace(CASE, height=128, width=128)]
+        assert run_suite(parsed, LOADERS, child=["false"], arguments=()) == 0
+        (case,) = json.loads((tmp_path / "results.json").read_text())["cases"]
+        sizes[case["latent"]] = case["arms"][0]["file_bytes"]
+        hashes.add(case["arms"][0]["hashes"]["uint8"])
+
+    assert sizes["soft"] < 0.8 * sizes["noise"]
+    assert len(hashes) == 2
 
 
 @pytest.mark.parametrize("text", ["narrow", "narrow:fp64:16x16:3", "narrow:fp32:16:3", "narrow:fp32:16x0:3"])
