@@ -65,7 +65,7 @@ def inputs() -> list[io.Input]:
             tooltip="mp4 (H.264) plays everywhere. 4:4:4 keeps sharp coloured edges, few players take it. H.265 and "
             "AV1 make smaller files, their 10-bit forms smoother gradients. VP9 (and ProRes 4444, FFV1, GIF, WebP) "
             "keep alpha. FFV1 is lossless: the very frames come back. ProRes is for editing. A GIF gets a palette of "
-            "256 colours for each frame, so that memory does not grow with the clip; GIF and WebP carry no sound and "
+            "256 colours for each frame, so that memory does not grow with the clip; GIF and WebP carry no sound, GIF "
             "no workflow. Those with NVENC, QSV, AMF, VAAPI or VideoToolbox in their names are encoded by this "
             "machine's hardware: fast, but larger at the same quality.",
         ),

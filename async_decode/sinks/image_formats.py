@@ -11,7 +11,6 @@ import abc
 import errno
 import io
 import os
-import struct
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..errors import SinkError
 from ..frames import Clip, FrameArray, PixelFormat
+from .webp_exif import without_odd_chunks
 
 #: The most that one segment of a JPEG file holds, in bytes.
 _JPEG_SEGMENT = 65533
@@ -121,11 +121,11 @@ class JpegEncoder(ImageEncoder):
         kept: dict[str, str] = {}
         left_out = []
         for key, text in (metadata or {}).items():
-            if len(_exif({**kept, key: text})) <= _JPEG_SEGMENT:
+            if len(exif_of({**kept, key: text})) <= _JPEG_SEGMENT:
                 kept[key] = text
             else:
                 left_out.append(key)
-        self._exif = _exif(kept)
+        self._exif = exif_of(kept)
         if left_out:
             self.notes = [
                 f"too long for a jpeg file, left out: {', '.join(left_out)}; webp and png files have no limit"
@@ -181,27 +181,12 @@ class WebpEncoder(ImageEncoder):
         check_range("quality", quality, 0, 100)
         check_range("effort", effort, 0, 6)
         self._options = {"lossless": lossless, "exact": lossless, "quality": quality, "method": effort}
-        self._exif = _exif(metadata or {})
+        self._exif = exif_of(metadata or {})
 
     def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
         content = io.BytesIO()
         image_of(frame).save(content, format="WEBP", exif=self._exif, **self._options)
-        file.write(_without_odd_chunks(content.getbuffer()) if self._exif else content.getbuffer())
-
-
-def _without_odd_chunks(webp: memoryview) -> memoryview:
-    """``webp`` with the bytes that pad chunks counted as theirs, in place.
-
-    ComfyUI's older front ends (1.27 is one) forget about padding and find no workflow behind a chunk of odd length.
-    What decoders read ends by itself, so that a byte more behind it changes nothing.
-    """
-    offset = 12
-    while offset < len(webp) and bytes(webp[offset : offset + 4]) != b"EXIF":
-        (size,) = struct.unpack_from("<I", webp, offset + 4)
-        size += size % 2
-        struct.pack_into("<I", webp, offset + 4, size)
-        offset += 8 + size
-    return webp
+        file.write(without_odd_chunks(content.getbuffer()) if self._exif else content.getbuffer())
 
 
 def check_range(name: str, value: int, least: int, most: int) -> None:
@@ -210,7 +195,7 @@ def check_range(name: str, value: int, least: int, most: int) -> None:
         raise ValueError(f"{name} must be from {least} to {most}, got {value}")
 
 
-def _exif(metadata: Mapping[str, str]) -> bytes:
+def exif_of(metadata: Mapping[str, str]) -> bytes:
     """``metadata`` as stock's Save Animated WEBP keeps it, ``key:text`` in tags of its own; empty if there is none."""
     if not metadata:
         return b""

@@ -19,10 +19,12 @@ from ..files import PART_SUFFIX, OutputNames, Reservation, file_error
 from ..frames import Clip, FrameArray, PixelFormat
 from ..spans import Recorder, Span, Stage
 from .base import Sink
+from .image_formats import exif_of
 from .video_arguments import encode_arguments, whole_arguments
-from .video_formats import H264_MP4, VideoFormat, exact_rate
+from .video_formats import H264_MP4, Tags, VideoFormat, exact_rate
 from .video_sound import Sound
 from .video_spool import FrameSpool
+from .webp_exif import add_exif
 from .workers import Workers, running_future
 
 
@@ -45,7 +47,7 @@ class VideoSink(Sink):
         video: the format.
         crf: quality on the format's scale; ``None``: its default.
         preset: speed of the encoder; ``None``: the format's default.
-        metadata: text by key (``prompt``, ``workflow``, … already dumped as JSON), for the container's tags.
+        metadata: text by key (``prompt``, ``workflow``, … already dumped as JSON), for the container's tags or EXIF.
         sound: what is heard, from the first frame on; silence is put behind it, or its end cut off, to be as long as
             the video.
         trim_to_sound: leave out the frames behind the end of the sound.
@@ -112,7 +114,8 @@ class VideoSink(Sink):
         self.frames = 0
         self.notes: list[str] = []
         self._names = names
-        self._metadata = ffmetadata(metadata) if metadata and video.tags else None
+        self._metadata = ffmetadata(metadata) if metadata and video.tags is Tags.CONTAINER else None
+        self._exif = exif_of(metadata) if metadata and video.tags is Tags.EXIF else b""
         self._has_metadata = bool(metadata)
         self._sound = sound if video.sound is not None else None
         self._silenced = sound is not None and video.sound is None
@@ -278,6 +281,13 @@ class VideoSink(Sink):
             if not self._stop.is_set():
                 self.notes.append(f"the video stays in fragments, which some editors do not open: {error}")
 
+    def _add_exif(self, name: Reservation) -> None:
+        """Put prompt and workflow into the file; where that fails, it stays without them, and plays as well."""
+        try:
+            add_exif(name.part, self._exif)
+        except (ValueError, OSError) as error:
+            self.notes.append(f"prompt and workflow were left out: {error}")
+
     def _finish(self, lane: str) -> None:
         """Close the file; the last job."""
         assert self._process is not None and self._recorder is not None and self._name is not None
@@ -294,6 +304,8 @@ class VideoSink(Sink):
             cut_short = not self._closing or stopped or self._fed < self._taken
             if self.video.fragments:
                 self._make_whole(self._name, cut_short=cut_short)
+            if self._exif:
+                self._add_exif(self._name)
             path = self._name.publish(cut_short=cut_short)
             size = path.stat().st_size
             self._recorder.add(Span(Stage.SAVE, lane, self._fed, began, self._recorder.now(), bytes=size))
@@ -348,7 +360,7 @@ class VideoSink(Sink):
             )
         if self._silenced:
             notes.append(f"the sound was left out: {video.name} has none")
-        if self._has_metadata and not video.tags:
+        if self._has_metadata and video.tags is None:
             notes.append(f"prompt and workflow were left out: {video.name} has no place for them")
         return notes
 

@@ -32,6 +32,15 @@ class Colour(enum.Enum):
     RGB = "rgb"
 
 
+class Tags(enum.Enum):
+    """How a file carries text of any length."""
+
+    #: As tags of the container, which ffmpeg writes.
+    CONTAINER = "container"
+    #: In its EXIF, which we add to what ffmpeg wrote.
+    EXIF = "exif"
+
+
 def _crf(value: float) -> list[str]:
     return ["-crf", f"{value:g}"]
 
@@ -83,7 +92,7 @@ class VideoFormat:
         options: further options of the encoder.
         muxer_options: further options of the container.
         fragments: the container can be written so that it plays wherever writing it ended.
-        tags: the container carries text of any length.
+        tags: how the file carries text of any length; ``None``: it cannot.
         sound: ffmpeg's options for the sound; ``None``: the container has none.
         loops: the container says how often it is to be played.
         max_rate: the most frames a second that players show as such.
@@ -113,7 +122,7 @@ class VideoFormat:
     options: Sequence[str] = ()
     muxer_options: Sequence[str] = ()
     fragments: bool = False
-    tags: bool = True
+    tags: Tags | None = Tags.CONTAINER
     sound: Sequence[str] | None = None
     loops: bool = False
     max_rate: Fraction | None = None
@@ -322,7 +331,7 @@ GIF = VideoFormat(
     encoder="gif",
     pixel_format="pal8",
     colour=Colour.RGB,
-    tags=False,
+    tags=None,
     loops=True,
     # Delays are hundredths of a second, and browsers play 1/100 s as 1/10 s.
     max_rate=Fraction(50),
@@ -342,7 +351,7 @@ WEBP = VideoFormat(
     crf_range=(0, 63),
     quality=_webp_quality,
     speeds=_WEBP_SPEEDS,
-    tags=False,
+    tags=Tags.EXIF,
     loops=True,
     # Delays are thousandths of a second.
     max_rate=Fraction(100),

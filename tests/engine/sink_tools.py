@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from PIL import Image
 
 from async_decode import Clip, PixelFormat, Recorder
 from async_decode.ffmpeg import find_ffmpeg
@@ -150,6 +151,15 @@ def tags_of(path: Path) -> dict[str, str]:
 
 def _unescaped(text: str) -> str:
     return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+
+
+def exif_texts(path: Path) -> dict[int, str]:
+    """The texts in a picture's EXIF, by tag."""
+    with Image.open(path) as image:
+        # Pillow gives ASCII tags back as Latin-1, whatever they hold.
+        return {
+            tag: value.encode("latin-1").decode() for tag, value in image.getexif().items() if isinstance(value, str)
+        }
 
 
 def psnr(got: np.ndarray, wanted: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from PIL import Image
 from async_decode import Clip, Recorder, SinkError
 from async_decode.files import OutputNames
 from async_decode.sinks import ImageEncoder, ImageFilesSink, JpegEncoder, PngEncoder, WebpEncoder
-from tests.engine.sink_tools import nothing_survives, pictures, psnr, run_ffmpeg, save
+from tests.engine.sink_tools import exif_texts, nothing_survives, pictures, psnr, run_ffmpeg, save
 
 #: As json.dumps makes it (ASCII), and what somebody's own program may hand over.
 METADATA = {
@@ -38,14 +38,6 @@ def opened(path: Path, form: str) -> np.ndarray:
     with Image.open(path, formats=[form]) as image:
         pixels = np.asarray(image)
         return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
-
-
-def texts(path: Path) -> dict[int, str]:
-    """The texts in a file's EXIF, by tag."""
-    with Image.open(path) as image:
-        exif = image.getexif()
-        # Pillow gives ASCII tags back as Latin-1, whatever they hold.
-        return {tag: value.encode("latin-1").decode() for tag, value in exif.items() if isinstance(value, str)}
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
@@ -131,12 +123,12 @@ def test_quality_is_quality(tmp_path: Path, encoder: type[JpegEncoder] | type[We
 def test_metadata_is_where_comfyui_looks_for_it(tmp_path: Path, encoder: type[JpegEncoder] | type[WebpEncoder]) -> None:
     (path,) = saved(tmp_path, encoder(metadata=METADATA), pictures(1))
 
-    assert texts(path) == {
+    assert exif_texts(path) == {
         0x0110: "prompt:" + METADATA["prompt"],
         0x010F: "workflow:" + METADATA["workflow"],
         0x010E: "note:" + METADATA["note"],
     }
-    assert json.loads(texts(path)[0x010F].partition(":")[2]) == {"nodes": list(range(5000))}
+    assert json.loads(exif_texts(path)[0x010F].partition(":")[2]) == {"nodes": list(range(5000))}
 
 
 @pytest.mark.parametrize(("lossless", "channels"), [(False, 3), (False, 4), (True, 3), (True, 4)])
@@ -177,7 +169,7 @@ def test_webp_has_the_bytes_of_pillow_but_for_odd_lengths(tmp_path: Path, lossle
 def test_no_metadata_is_no_exif(tmp_path: Path, encoder: type[JpegEncoder] | type[WebpEncoder]) -> None:
     (path,) = saved(tmp_path, encoder(), pictures(1))
 
-    assert texts(path) == {} and b"Exif" not in path.read_bytes() and b"EXIF" not in path.read_bytes()
+    assert exif_texts(path) == {} and b"Exif" not in path.read_bytes() and b"EXIF" not in path.read_bytes()
 
 
 def test_text_that_no_jpeg_holds_is_left_out_and_named(tmp_path: Path) -> None:
@@ -185,7 +177,7 @@ def test_text_that_no_jpeg_holds_is_left_out_and_named(tmp_path: Path) -> None:
     encoder = JpegEncoder(metadata=metadata)
     (path,) = saved(tmp_path, encoder, pictures(1))
 
-    assert set(texts(path).values()) == {"prompt:" + "p" * 40_000, "note:short"}
+    assert set(exif_texts(path).values()) == {"prompt:" + "p" * 40_000, "note:short"}
     assert encoder.notes == ["too long for a jpeg file, left out: workflow; webp and png files have no limit"]
     assert JpegEncoder(metadata={"prompt": "short"}).notes == ()
 
@@ -195,7 +187,7 @@ def test_text_at_the_limit_of_jpeg_is_kept_or_left_out_but_never_an_error(tmp_pa
     encoder = JpegEncoder(metadata={"prompt": "p" * (65533 + excess)})
     (path,) = saved(tmp_path, encoder, pictures(1))
 
-    assert bool(texts(path)) != bool(encoder.notes)
+    assert bool(exif_texts(path)) != bool(encoder.notes)
 
 
 @pytest.mark.parametrize(

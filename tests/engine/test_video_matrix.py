@@ -14,7 +14,8 @@ import torch
 from async_decode import FinishedFrames, FramePipeline
 from async_decode.files import OutputNames
 from async_decode.sinks import VIDEO_FORMATS, Sound, VideoSink
-from tests.engine.sink_tools import nothing_survives, pictures, psnr, run_ffmpeg
+from async_decode.sinks.video_formats import Tags
+from tests.engine.sink_tools import exif_texts, nothing_survives, pictures, psnr, run_ffmpeg
 from tests.engine.test_sink_video import tags_of
 
 FRAMES = 25
@@ -135,7 +136,9 @@ def test_file_is_what_its_format_says(tmp_path: Path, name: str, size: tuple[int
     else:
         assert f"Audio: {wanted.sound}" in text
         check_sound(sink.path, text, wanted.sound)
-    if video.tags:
+    if video.tags is Tags.EXIF:
+        assert set(exif_texts(sink.path).values()) == {f"{key}:{text}" for key, text in TAGS.items()}
+    elif video.tags is Tags.CONTAINER:
         found = {key.upper(): value for key, value in tags_of(sink.path).items()}
         assert {key: found.get(key) for key in TAGS} == TAGS
     else:
