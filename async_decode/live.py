@@ -52,7 +52,8 @@ class LiveRun:
         self._told = 0
         self._shown = (-1, -1)
         self._due = -float("inf")
-        self._advice: dict[str, Any] = {"bottleneck": None, "advice": ""}
+        #: As a report says it that has no frames yet.
+        self._advice: dict[str, Any] = {"bottleneck": None, "advice": "", "advice_code": None, "advice_values": {}}
         self._advice_due = clock() + ADVICE_INTERVAL
 
     def news(self) -> dict[str, Any] | None:
@@ -137,9 +138,7 @@ class LiveRun:
         began = self._clock()
         if began < self._advice_due:
             return
-        report = pipeline.report
-        bottleneck = report.bottleneck
-        self._advice = {"bottleneck": None if bottleneck is None else bottleneck.value, "advice": report.advice}
+        self._advice = pipeline.report.advised()
         now = self._clock()
         self._advice_due = now + max(ADVICE_INTERVAL, (now - began) / ADVICE_SHARE)
 
@@ -151,8 +150,7 @@ def _outcome(report: Report) -> dict[str, Any]:
     return {
         "running": False,
         "seconds": report.wall_seconds,
-        "bottleneck": told["bottleneck"],
-        "advice": told["advice"],
+        **report.advised(),
         "report": told,
     }
 

@@ -148,7 +148,18 @@ class Report:
     @property
     def advice(self) -> str:
         """One sentence on the bottleneck and what to change; empty before there are frames."""
-        return words.advice_of(self)
+        advice = words.advice_of(self)
+        return "" if advice is None else str(advice)
+
+    def advised(self) -> dict[str, Any]:
+        """Bottleneck and advice as plain types: the sentence, and its code and values for other languages."""
+        advice = words.advice_of(self)
+        return {
+            "bottleneck": None if self.bottleneck is None else self.bottleneck.value,
+            "advice": self.advice,
+            "advice_code": None if advice is None else advice.code,
+            "advice_values": {} if advice is None else dict(advice.values),
+        }
 
     def summary(self) -> str:
         """One line for people."""
@@ -166,8 +177,7 @@ class Report:
             "warnings": list(self.warnings),
             "stages": {stage.value: totals.to_json() for stage, totals in self.stages.items()},
             "fps": self.fps,
-            "bottleneck": None if self.bottleneck is None else self.bottleneck.value,
-            "advice": self.advice,
+            **self.advised(),
             "summary": self.summary(),
         }
 

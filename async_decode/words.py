@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .spans import Stage
@@ -51,43 +53,71 @@ def bottleneck_of(report: Report) -> Bottleneck | None:
     return Bottleneck.DECODE
 
 
-def advice_of(report: Report) -> str:
-    """One sentence on the bottleneck and what to change; empty before there are frames."""
+#: One sentence on each bottleneck and what to change, by its code: whoever shows it in another language words the code
+#: instead. What is in braces is a time.
+ADVICE = {
+    "decode": "Decoding is the limit: nothing waits for saving.",
+    "convert": "Converting the frames is the limit: nothing waits for saving.",
+    "copy": "Copying to the host is the limit: 8-bit files take a quarter of the bytes of a float32 IMAGE.",
+    "copy_unpinned": (
+        "Copying to the host is the limit, because its memory could not be pinned: "
+        "try a smaller chunk_size or buffer_depth."
+    ),
+    "save": "Saving is the limit: more writers, a lower compression level or a faster preset help.",
+    "save_stalls": (
+        "Saving is behind (decoding waited {seconds} for it): "
+        "more writers, a lower compression level or a faster preset help."
+    ),
+    "save_lags": (
+        "Saving is behind (it went on for {seconds} after decoding): "
+        "more writers, a lower compression level or a faster preset help."
+    ),
+    "one_slot": "With one slot, decoding, copying and saving take turns: a buffer_depth of 3 lets them overlap.",
+    "idle_writers": (
+        "Writers were idle while decoding waited for a slot: a larger buffer_depth or chunk_size keeps them busy."
+    ),
+    "whole": (
+        "The clip was decoded in one go, so saving came afterwards: "
+        "more writers, a lower compression level or a faster preset shorten it."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What held a run up and what to change.
+
+    Attributes:
+        code: a key of ``ADVICE``.
+        values: seconds, by the names that are in braces there.
+    """
+
+    code: str
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return ADVICE[self.code].format(**{name: seconds_text(seconds) for name, seconds in self.values.items()})
+
+
+def advice_of(report: Report) -> Advice | None:
+    """What to change; ``None`` before there are frames."""
     given = report.decoding is not None and report.decoding.kind == "images"
     match report.bottleneck:
-        case Bottleneck.DECODE if given:
-            return "Converting the frames is the limit: nothing waits for saving."
-        case Bottleneck.SAVE if given:
-            return "Saving is the limit: more writers, a lower compression level or a faster preset help."
         case Bottleneck.DECODE:
-            return "Decoding is the limit: nothing waits for saving."
-        case Bottleneck.COPY if report.pinned is False:
-            return (
-                "Copying to the host is the limit, because its memory could not be pinned: "
-                "try a smaller chunk_size or buffer_depth."
-            )
+            return Advice("convert" if given else "decode")
         case Bottleneck.COPY:
-            return "Copying to the host is the limit: 8-bit files take a quarter of the bytes of a float32 IMAGE."
+            return Advice("copy_unpinned" if report.pinned is False else "copy")
+        case Bottleneck.SAVE if given:
+            return Advice("save")
+        case Bottleneck.SAVE if _stalled(report):
+            return Advice("save_stalls", {"seconds": report.stall_seconds})
         case Bottleneck.SAVE:
-            lag = (
-                f"decoding waited {seconds_text(report.stall_seconds)} for it"
-                if _stalled(report)
-                else f"it went on for {seconds_text(report.tail_seconds)} after decoding"
-            )
-            return f"Saving is behind ({lag}): more writers, a lower compression level or a faster preset help."
-        case Bottleneck.RING if report.buffer_depth == 1:
-            return "With one slot, decoding, copying and saving take turns: a buffer_depth of 3 lets them overlap."
+            return Advice("save_lags", {"seconds": report.tail_seconds})
         case Bottleneck.RING:
-            return (
-                "Writers were idle while decoding waited for a slot: "
-                "a larger buffer_depth or chunk_size keeps them busy."
-            )
+            return Advice("one_slot" if report.buffer_depth == 1 else "idle_writers")
         case Bottleneck.WHOLE:
-            return (
-                "The clip was decoded in one go, so saving came afterwards: "
-                "more writers, a lower compression level or a faster preset shorten it."
-            )
-    return ""
+            return Advice("whole")
+    return None
 
 
 def summary_of(report: Report) -> str:

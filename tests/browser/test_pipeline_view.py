@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from async_decode.words import ADVICE
 from tests.comfyui.client import Client
 from tests.comfyui.fixtures import Models
+from tests.comfyui.server import PACK_FOLDER, REPOSITORY
 
 if TYPE_CHECKING:
     from tests.browser.front_end import FrontEnd, Renderer, Theme
@@ -27,7 +29,8 @@ SHOWN = """
   if (!view) return null;
   const blocks = {};
   for (const svg of view.querySelectorAll("svg")) blocks[svg.dataset.lane] = svg.querySelectorAll("rect").length;
-  return { ...view.dataset, blocks, text: view.innerText, height: view.getBoundingClientRect().height };
+  const written = view.querySelector("b")?.textContent;
+  return { ...view.dataset, blocks, written, text: view.innerText, height: view.getBoundingClientRect().height };
 }
 """
 #: The view of the node whose id is ``id``, on the page or not.
@@ -68,7 +71,7 @@ class Scene:
     def run_until_held(self, written: int = 0) -> str:
         """Queue it; return the prompt's id when its view shows so many frames and a block of decoding."""
         prompt_id = self.front_end.queue()
-        self.wait_for("shown && shown.blocks.decode > 0 && parseInt(shown.text) >= argument", written)
+        self.wait_for("shown && shown.blocks.decode > 0 && Number(shown.written) >= argument", written)
         self.front_end.centre(self.node)
         return prompt_id
 
@@ -263,6 +266,70 @@ def test_what_comes_from_the_cache_shows_the_run_that_made_it(front_end: FrontEn
 
     assert entry["outputs"][scene.node]["async_vae_decode"][0]["run"] == ran["run"]
     assert scene.shown()["run"] == ran["run"]
+
+
+@pytest.mark.parametrize("language", ["fr", "zh"])
+def test_speaks_the_language_of_the_front_end(
+    open_front_end: Callable[..., FrontEnd], stage: Callable[..., Scene], language: str
+) -> None:
+    said = json.loads((REPOSITORY / "locales" / language / "main.json").read_text("utf-8"))["asyncVaeDecode"]
+    front_end = open_front_end(settings={"Comfy.Locale": language})
+    scene = stage(front_end)
+
+    prompt_id = scene.run_until_held()
+    running = scene.shown()
+    done = scene.finish(prompt_id)
+    front_end.centre(scene.node)
+    front_end.screenshot(f"pipeline-{language}", scene.node)
+    report = front_end.get(f"/history/{prompt_id}")[prompt_id]["outputs"][scene.node]["async_vae_decode"][0]
+
+    assert [name for name in ("decode", "copy", "save") if said[name] not in running["text"]] == []
+    assert said["framesOf"].format(count=running["written"], total=13) in running["text"]
+    assert done["text"].startswith(said["frames"].format(count=13))
+    assert [name for name in ("exact", "bounded", "trace") if said[name] not in done["text"]] == []
+    assert said["hidden"].format(share=round(report["hidden_share"] * 100)) in done["text"]
+    # What programs read stays English.
+    assert report["advice"] == ADVICE[report["advice_code"]]
+    assert said["advice"][report["advice_code"]] in done["text"]
+
+    front_end.setting("Comfy.Locale", "en")
+    scene.wait_for('shown && shown.text.startsWith("13 frames")')
+    assert report["advice"] in scene.shown()["text"]
+
+
+def test_times_and_numbers_are_written_as_the_language_does(open_front_end: Callable[..., FrontEnd]) -> None:
+    front_end = open_front_end(settings={"Comfy.Locale": "fr"})
+    written = """
+      async (address) => {
+        const { adviceText, numberText, secondsText } = await import(address);
+        const given = { advice: "English", advice_values: { seconds: 1.25 } };
+        return [
+          ...[0.4204, 9.7, 99, 200.4, 240].map(secondsText), numberText(0.12345), numberText(1234.5),
+          adviceText({ ...given, advice_code: "save_lags" }), adviceText({ ...given, advice_code: "of tomorrow" }),
+          adviceText({}),
+        ];
+      }
+    """
+
+    told = front_end.page.evaluate(written, f"/extensions/{PACK_FOLDER}/js/texts.js")
+
+    assert told[:7] == ["420 ms", "9,7 s", "99 s", "3 min 20 s", "4 min", "0,123", "1235"]
+    assert "(il a continué 1,25 s après le décodage)" in told[7]
+    assert told[8:] == ["English", ""]
+
+
+def test_is_english_where_there_are_no_translations(
+    open_front_end: Callable[..., FrontEnd], stage: Callable[..., Scene]
+) -> None:
+    front_end = open_front_end(settings={"Comfy.Locale": "fr"})
+    front_end.page.route("**/i18n", lambda route: route.abort())
+    front_end.reload()
+    scene = stage(front_end)
+
+    done = scene.finish(scene.run_until_held())
+
+    assert done["text"].startswith("13 frames")
+    assert [word for word in ("decode", "exact", "Trace") if word not in done["text"]] == []
 
 
 def test_the_view_is_no_part_of_the_workflow(front_end: FrontEnd, stage: Callable[..., Scene]) -> None:

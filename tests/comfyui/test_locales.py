@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from async_decode.words import ADVICE
 from tests.comfyui.client import Client
 from tests.comfyui.server import REPOSITORY
 
@@ -19,6 +20,8 @@ FILES = ("main", "nodeDefs", "commands", "settings")
 KEPT = re.compile(
     r"\b[a-z]+_[a-z_]+\b|\{\w+\}|%[^%\s]+%|\b(?:H\.26[45]|AV1|VP9|ProRes|FFV1|GIF|WebP|CRF|GPU|IMAGE)\b", re.ASCII
 )
+#: What may be as in English: values with nothing but symbols of units between them.
+SYMBOLS = re.compile(r"(?:\{\w+\} (?:ms|s|min) ?)+")
 
 
 def load(language: str, file: str) -> dict[str, Any]:
@@ -50,7 +53,7 @@ def test_has_the_keys_of_english_and_words_of_its_own(language: str, file: str) 
 
     assert list(other) == list(english)
     assert [key for key, text in other.items() if not text.strip()] == []
-    assert [key for key, text in other.items() if text == english[key]] == []
+    assert [key for key, text in other.items() if text == english[key] and not SYMBOLS.fullmatch(text)] == []
     for key, text in other.items():
         assert sorted(set(KEPT.findall(text))) == sorted(set(KEPT.findall(english[key]))), (key, text)
 
@@ -67,15 +70,15 @@ def test_holds_nothing_that_the_front_end_would_take_for_a_command(language: str
 
 def test_has_every_command_setting_and_message_of_the_browser_modules() -> None:
     scripts = REPOSITORY / "web" / "js"
-    texts_of_swap, settings = (scripts / name for name in ("swap_texts.js", "settings.js"))
-    commands = re.findall(r'^  "(AsyncVAEDecode\.\w+)":', texts_of_swap.read_text("utf-8"), re.MULTILINE)
-    ids = re.findall(r': "(AsyncVAEDecode\.\w+\.\w+)"', settings.read_text("utf-8"))
-    messages = texts_of_swap.read_text("utf-8").split("MESSAGES = {")[1].split("\n}")[0]
+    said, settings = ((scripts / name).read_text("utf-8") for name in ("texts.js", "settings.js"))
+    commands = re.findall(r'^  "(AsyncVAEDecode\.\w+)":', said, re.MULTILINE)
+    ids = re.findall(r': "(AsyncVAEDecode\.\w+\.\w+)"', settings)
+    messages = dict(re.findall(r'^  (\w+): "(.+)",$', said.split("MESSAGES = {")[1].split("\n}")[0], re.MULTILINE))
 
-    assert commands and ids
+    assert commands and ids and messages
     assert sorted(load("en", "commands")) == sorted(name.replace(".", "_") for name in commands)
     assert sorted(load("en", "settings")) == sorted(name.replace(".", "_") for name in ids)
-    assert sorted(load("en", "main")["asyncVaeDecode"]) == sorted(re.findall(r"^  (\w+):", messages, re.MULTILINE))
+    assert load("en", "main")["asyncVaeDecode"] == {**messages, "advice": ADVICE}
 
 
 def test_english_says_what_the_nodes_say(client: Client) -> None:

@@ -2,6 +2,7 @@
  * The picture of a run: what `PipelineRun` holds, as an element. It knows no nodes and fetches nothing.
  */
 import { LANE_OF_STAGE } from "./pipeline_run.js";
+import { adviceText, message, numberText, secondsText } from "./texts.js";
 
 /** @typedef {import("./pipeline_run.js").PipelineRun} PipelineRun */
 
@@ -43,7 +44,6 @@ export class PipelineElement {
     this._names = {};
     for (const lane of LANES) {
       this._names[lane] = child(lanes, "span", "name");
-      this._names[lane].textContent = lane;
       const svg = document.createElementNS(SVG, "svg");
       svg.setAttribute("class", "lane");
       svg.setAttribute("preserveAspectRatio", "none");
@@ -58,8 +58,6 @@ export class PipelineElement {
     this._chips.style.cssText = "display: flex; gap: 5px; overflow: hidden";
     const trace = child(this._foot, "button", "trace");
     trace.setAttribute("type", "button");
-    trace.textContent = "Trace";
-    trace.title = "Download this run as a trace, to be opened at ui.perfetto.dev";
     trace.addEventListener("click", () => {
       if (this.run) onTrace(this.run);
     });
@@ -93,13 +91,17 @@ export class PipelineElement {
     this._head(run);
     this._lanes(run);
     const { report } = run;
+    const advice = adviceText(run.advised);
     for (const lane of LANES) {
-      const limiting = run.bottleneck !== null && LIMITS[run.bottleneck] === lane && run.advice !== "";
+      this._names[lane].textContent = message(lane);
+      const limiting = run.bottleneck !== null && LIMITS[run.bottleneck] === lane && advice !== "";
       this._names[lane].toggleAttribute("data-limit", limiting);
       if (limiting) this._advice.style.setProperty("--dot", `var(--${lane})`);
     }
-    this._advice.textContent = run.lost ? "The server does not know this run any more." : run.advice;
-    this._advice.title = run.advice;
+    this._advice.textContent = run.lost ? message("runUnknown") : advice;
+    this._advice.title = advice;
+    this._trace.textContent = message("trace");
+    this._trace.title = message("traceTitle");
     this._foot.hidden = !report;
     if (report) this._outcome(report);
   }
@@ -107,16 +109,18 @@ export class PipelineElement {
   /** @param {PipelineRun} run */
   _head(run) {
     const { report } = run;
-    const total = run.total ?? "?";
+    const { outcome } = run;
+    const done = outcome === "completed";
     const bold = document.createElement("b");
     bold.textContent = String(run.written);
-    const done = run.outcome === "completed";
-    this._frames.replaceChildren(bold, done ? " frames" : ` / ${total} frames`);
-    this._rate.textContent = run.rate > 0 ? `${rounded(run.rate)} fps` : "";
+    const words = message(done ? "frames" : "framesOf", { total: run.total ?? "?" }).split("{count}");
+    this._frames.replaceChildren(words[0], bold, words.slice(1).join(""));
+    this._rate.textContent = run.rate > 0 ? message("rate", { count: numberText(run.rate) }) : "";
     const left = run.secondsLeft;
-    if (run.outcome === "running") this._left.textContent = left === null ? "" : `${secondsText(left)} left`;
-    else this._left.textContent = done && report ? secondsText(report.wall_seconds) : run.outcome;
-    this.element.title = report?.summary ?? "";
+    if (outcome === "running") this._left.textContent = left === null ? "" : message("left", { time: secondsText(left) });
+    else if (outcome === "completed") this._left.textContent = report ? secondsText(report.wall_seconds) : "";
+    else this._left.textContent = message(outcome === "lost" ? "runLost" : outcome);
+    this.element.title = report?.width ? summary(report) : "";
   }
 
   /** @param {PipelineRun} run */
@@ -183,19 +187,22 @@ export class PipelineElement {
   _outcome(report) {
     /** @type {[string, string, boolean][]} */
     const chips = [];
+    const { decoding } = report;
     if (report.hidden_share !== null) {
-      const share = `${Math.round(report.hidden_share * 100)} %`;
-      chips.push([`${share} hidden`, `${share} of copying and saving happened while frames were decoded`, false]);
+      const share = { share: Math.round(report.hidden_share * 100) };
+      chips.push([message("hidden", share), message("hiddenTitle", share), false]);
     }
-    if (report.decoding && report.decoding.kind !== "images") {
-      const { exact, bounded, detail } = report.decoding;
-      chips.push([exact ? "exact" : "not exact", exact ? "The frames are stock's, bit for bit" : (detail ?? ""), !exact]);
+    if (decoding && decoding.kind !== "images") {
+      const { exact, bounded, detail } = decoding;
+      const inexact = [message("inexactTitle"), ...(detail ? [`(${detail})`] : [])].join(" ");
+      chips.push([message(exact ? "exact" : "inexact"), exact ? message("exactTitle") : inexact, !exact]);
       chips.push([
-        bounded ? "bounded" : "unbounded",
-        bounded ? "Memory did not grow with the clip" : "Memory grew with the clip",
+        message(bounded ? "bounded" : "unbounded"),
+        message(bounded ? "boundedTitle" : "unboundedTitle"),
         !bounded,
       ]);
     }
+    // What went wrong is said as in the server's log, where one goes on to look for it.
     for (const warning of report.warnings) chips.push(["⚠", warning, true]);
     this._chips.replaceChildren(
       ...chips.map(([text, title, warn]) => {
@@ -248,17 +255,14 @@ function textIsLight(element) {
   return 0.299 * red + 0.587 * green + 0.114 * blue > 128;
 }
 
-/** @param {number} value */
-function rounded(value) {
-  return value >= 100 ? value.toFixed(0) : value.toPrecision(3).replace(/\.?0+$/, "");
-}
-
-/** "420 ms", "9.7 s", "3 min 20 s". @param {number} seconds */
-export function secondsText(seconds) {
-  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
-  if (seconds < 100) return `${rounded(seconds)} s`;
-  const whole = Math.round(seconds);
-  return whole % 60 ? `${Math.floor(whole / 60)} min ${whole % 60} s` : `${whole / 60} min`;
+/** A run in one line. @param {import("./pipeline_run.js").Report} report */
+function summary(report) {
+  return message("summary", {
+    frames: message("frames", { count: report.frames }),
+    size: `${report.width}x${report.height}`,
+    time: secondsText(report.wall_seconds),
+    rate: message("rate", { count: numberText(report.fps) }),
+  });
 }
 
 function loadStyle() {

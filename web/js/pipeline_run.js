@@ -31,7 +31,9 @@ export const MOST_BLOCKS = 1200;
  * @property {string[]} warnings
  * @property {string} summary
  * @property {string | null} bottleneck
- * @property {string} advice
+ * @property {string} advice in English
+ * @property {string | null} [advice_code]
+ * @property {Record<string, number>} [advice_values]
  * @property {Record<string, { lanes: number, intervals: [number, number][] }>} stages
  * @property {string} [run]
  *
@@ -50,7 +52,9 @@ export const MOST_BLOCKS = 1200;
  * @property {number | null} [total]
  * @property {number} [seconds]
  * @property {string | null} [bottleneck]
- * @property {string} [advice]
+ * @property {string} [advice] in English
+ * @property {string | null} [advice_code]
+ * @property {Record<string, number>} [advice_values] seconds that the advice names
  * @property {Record<string, number>} [lanes]
  * @property {Record<string, Block[]>} [blocks]
  * @property {Report} [report]
@@ -70,7 +74,8 @@ export class PipelineRun {
     this.seconds = 0;
     /** @type {string | null} */
     this.bottleneck = null;
-    this.advice = "";
+    /** What holds it up and what to change, in every form. @type {Pick<News, "advice" | "advice_code" | "advice_values">} */
+    this.advised = {};
     /** How many workers each stage has. @type {Record<string, number>} */
     this.lanes = {};
     /** @type {Record<string, Block[]>} */
@@ -140,7 +145,8 @@ export class PipelineRun {
     this.total = news.total ?? this.total;
     this.seconds = news.seconds ?? this.seconds;
     this.bottleneck = news.bottleneck ?? null;
-    this.advice = news.advice ?? "";
+    const { advice, advice_code, advice_values } = news;
+    this.advised = { advice, advice_code, advice_values };
     this.lanes = news.lanes ?? this.lanes;
     this.report = news.report ?? this.report;
     if (!this._first && this.written > 0) this._first = [this.seconds, this.written];
@@ -172,7 +178,7 @@ export function runOfReport(report) {
   run.total = report.total_frames;
   run.seconds = report.wall_seconds;
   run.bottleneck = report.bottleneck;
-  run.advice = report.advice;
+  run.advised = report;
   for (const [stage, { intervals }] of Object.entries(report.stages)) {
     run.blocks[stage] = intervals.map(([start, end]) => [0, start * 1000, end * 1000, 0]);
     run.lanes[stage] = 1;

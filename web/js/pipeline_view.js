@@ -8,6 +8,7 @@ import { PIPELINE_NODES, forEachPipelineNode, nodeAt, rootGraph } from "./graph_
 import { PipelineElement, VIEW_HEIGHT } from "./pipeline_element.js";
 import { PipelineRun, runOfReport } from "./pipeline_run.js";
 import { SETTINGS } from "./settings.js";
+import { message } from "./texts.js";
 
 /** @typedef {import("./pipeline_run.js").News} News */
 
@@ -226,8 +227,8 @@ async function downloadTrace(run) {
   if (!response?.ok) {
     app.extensionManager.toast.add({
       severity: "warn",
-      summary: "No trace",
-      detail: "The server keeps the traces of the last runs only, and this is not one of them any more.",
+      summary: message("noTrace"),
+      detail: message("noTraceDetail"),
       life: 5000,
     });
     return;

@@ -7,7 +7,7 @@ import { rootGraph } from "./graph_nodes.js";
 import { OURS, wayBack } from "./swap_back.js";
 import { perform } from "./swap_graph.js";
 import { STOCK_DECODES, choicesFor } from "./swap_plan.js";
-import { LABELS, labelOf, loadTexts, message } from "./swap_texts.js";
+import { LABELS, labelOf, loadTexts, message } from "./texts.js";
 
 /**
  * @typedef {any} LGraphNode
@@ -70,7 +70,7 @@ app.registerExtension({
  * @param {() => void} run
  */
 function command(id, run) {
-  return { id, label: LABELS[/** @type {import("./swap_texts.js").CommandId} */ (id)], icon: ICONS[id], function: run };
+  return { id, label: LABELS[/** @type {import("./texts.js").CommandId} */ (id)], icon: ICONS[id], function: run };
 }
 
 /**

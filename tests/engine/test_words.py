@@ -1,0 +1,80 @@
+"""Advice: which one a run gets, as a code with values for those who word it themselves, and as an English sentence."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+
+from async_decode.report import Report, build_report
+from async_decode.spans import Span, Stage
+from async_decode.taps.base import Decoding
+from async_decode.words import ADVICE
+
+SECOND = 10**9
+#: Decoding takes 4 of 10 seconds, and waits for a slot for 5 while a chunk waits for the sinks.
+STALLED = {"decode": (0, 4), "wait_slot": (4, 9), "wait_sinks": (4, 9)}
+CASES: dict[str, tuple[dict[str, tuple[float, float]], dict[str, Any]]] = {
+    "decode": ({"decode": (0, 10), "save": (2, 10)}, {}),
+    "convert": ({"finish": (0, 10), "save": (2, 10)}, {"kind": "images"}),
+    "copy": ({"decode": (0, 4), "copy": (1, 10)}, {}),
+    "copy_unpinned": ({"decode": (0, 4), "copy": (1, 10)}, {"pinned": False}),
+    "save": ({**STALLED, "save": (1, 10)}, {"kind": "images"}),
+    "save_stalls": ({**STALLED, "save": (1, 10)}, {}),
+    "save_lags": ({"decode": (0, 4), "save": (3, 9.5)}, {}),
+    "one_slot": ({"decode": (0, 5), "save": (5, 10)}, {"buffer_depth": 1}),
+    "idle_writers": ({**STALLED, "save": (1, 5), "save 2": (5, 10)}, {}),
+    "whole": ({"decode": (0, 8), "save": (8, 10)}, {"kind": "whole"}),
+}
+
+
+def a_report(
+    spans: dict[str, tuple[float, float]],
+    *,
+    kind: Literal["tapped", "whole", "images"] = "tapped",
+    pinned: bool | None = True,
+    buffer_depth: int = 3,
+    frames: int = 8,
+) -> Report:
+    """The report of a run of ten seconds, in each lane of which one thing happened: from when to when, in seconds."""
+    return build_report(
+        spans=[
+            Span(Stage(lane.split()[0]), lane, 0, int(start * SECOND), int(end * SECOND), frames=1)
+            for lane, (start, end) in spans.items()
+        ],
+        started_ns=0,
+        ended_ns=10 * SECOND,
+        decoding=Decoding(kind, exact=True, bounded=True),
+        clip=None,
+        chunk_size=4,
+        chunk_frames=4,
+        buffer_depth=buffer_depth,
+        device="cpu",
+        pinned=pinned,
+        unified=False,
+        chunks=2,
+        frames=frames,
+        warnings=(),
+        outcome="completed",
+        ring_bytes_device=0,
+        ring_bytes_host=0,
+    )
+
+
+@pytest.mark.parametrize("code", ADVICE)
+def test_each_advice_has_its_run(code: str) -> None:
+    spans, settings = CASES[code]
+
+    told = a_report(spans, **settings).to_json()
+
+    assert told["advice_code"] == code
+    times = {"save_stalls": "5.00 s", "save_lags": "5.50 s"}
+    assert told["advice"] == ADVICE[code].format(seconds=times.get(code))
+    assert told["advice_values"] == ({"seconds": float(times[code].split()[0])} if code in times else {})
+
+
+def test_no_advice_before_there_are_frames() -> None:
+    report = a_report({}, frames=0)
+
+    assert report.advice == ""
+    assert report.advised() == {"bottleneck": None, "advice": "", "advice_code": None, "advice_values": {}}

@@ -1,0 +1,126 @@
+/**
+ * What the pack says in the browser, in English, and its translations: labels of commands are those of
+ * `locales/<language>/commands.json`, everything else is in `locales/<language>/main.json` under `asyncVaeDecode`. The
+ * server gives both to every browser (`/i18n`).
+ */
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+
+/** Labels by command id. */
+export const LABELS = {
+  "AsyncVAEDecode.Replace": "Replace with Async VAE Decode",
+  "AsyncVAEDecode.ReplaceAndSaveFrames": "Replace with Async VAE Decode & Save Frames",
+  "AsyncVAEDecode.ReplaceAndSaveVideo": "Replace with Async VAE Decode & Save Video",
+  "AsyncVAEDecode.ReplaceAll": "Replace every VAE Decode",
+  "AsyncVAEDecode.ReplaceAllKeepSavers": "Replace every VAE Decode, keep the save nodes",
+  "AsyncVAEDecode.Restore": "Replace with stock nodes",
+  "AsyncVAEDecode.RestoreAll": "Replace every Async VAE Decode with stock nodes",
+};
+
+/** Messages by key; what is in braces is filled in. */
+export const MESSAGES = {
+  replaced: "Replaced: {count}",
+  nothingToReplace: "There is nothing to replace here",
+  lost: "Replaced: {count}. The stock nodes do not know {what} and do as they always do.",
+  decode: "decode",
+  copy: "copy",
+  save: "save",
+  frames: "{count} frames",
+  framesOf: "{count} / {total} frames",
+  rate: "{count} fps",
+  left: "{time} left",
+  cancelled: "cancelled",
+  failed: "failed",
+  runLost: "lost",
+  runUnknown: "The server does not know this run any more.",
+  summary: "{frames} of {size} in {time} ({rate})",
+  hidden: "{share} % hidden",
+  hiddenTitle: "{share} % of copying and saving happened while frames were decoded",
+  exact: "exact",
+  exactTitle: "The frames are stock's, bit for bit",
+  inexact: "not exact",
+  inexactTitle: "Decoded in tiles or windows, so not bit for bit stock's frames",
+  bounded: "bounded",
+  boundedTitle: "Memory did not grow with the clip",
+  unbounded: "unbounded",
+  unboundedTitle: "Memory grew with the clip",
+  trace: "Trace",
+  traceTitle: "Download this run as a trace, to be opened at ui.perfetto.dev",
+  noTrace: "No trace",
+  noTraceDetail: "The server keeps the traces of the last runs only, and this is not one of them any more.",
+  milliseconds: "{count} ms",
+  seconds: "{count} s",
+  minutes: "{minutes} min",
+  minutesAndSeconds: "{minutes} min {seconds} s",
+};
+
+/** @typedef {keyof typeof LABELS} CommandId */
+/** @typedef {keyof typeof MESSAGES} MessageKey */
+
+/** Translations of all node packs, by language. @type {Record<string, any>} */
+let translations = {};
+
+/** Get the translations; without them everything is English. */
+export async function loadTexts() {
+  const answer = await api.fetchApi("/i18n").catch(() => null);
+  if (answer?.ok) translations = await answer.json();
+}
+
+/** @param {string} id of a command */
+export function labelOf(id) {
+  return translated()?.commands?.[id.replaceAll(".", "_")]?.label ?? LABELS[/** @type {CommandId} */ (id)];
+}
+
+/**
+ * @param {MessageKey} key
+ * @param {Record<string, unknown>} [values] for what is in braces; what has none is left as it is
+ * @returns {string}
+ */
+export function message(key, values = {}) {
+  return filled(translated()?.asyncVaeDecode?.[key] ?? MESSAGES[key], values);
+}
+
+/**
+ * What the server advises, which it says in English and as a code with values.
+ *
+ * @param {{ advice?: string, advice_code?: string | null, advice_values?: Record<string, number> }} given
+ * @returns {string}
+ */
+export function adviceText({ advice = "", advice_code: code, advice_values: values = {} }) {
+  const text = code && translated()?.asyncVaeDecode?.advice?.[code];
+  const times = Object.entries(values).map(([name, seconds]) => [name, secondsText(seconds)]);
+  return text ? filled(text, Object.fromEntries(times)) : advice;
+}
+
+/** Three digits of a number, or all of those before the point. @param {number} value */
+export function numberText(value) {
+  const digits = value >= 100 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 3 };
+  return new Intl.NumberFormat(language(), { ...digits, useGrouping: false }).format(value);
+}
+
+/** "420 ms", "9.7 s", "3 min 20 s". @param {number} seconds */
+export function secondsText(seconds) {
+  if (seconds < 1) return message("milliseconds", { count: Math.round(seconds * 1000) });
+  if (seconds < 100) return message("seconds", { count: numberText(seconds) });
+  const whole = Math.round(seconds);
+  const values = { minutes: Math.floor(whole / 60), seconds: whole % 60 };
+  return message(values.seconds ? "minutesAndSeconds" : "minutes", values);
+}
+
+/**
+ * @param {string} text
+ * @param {Record<string, unknown>} values
+ */
+function filled(text, values) {
+  return text.replace(/\{(\w+)\}/g, (braces, name) => String(values[name] ?? braces));
+}
+
+/** The front end's language, if the pack has it. */
+function language() {
+  const chosen = String(app.extensionManager?.setting?.get("Comfy.Locale") ?? "en");
+  return translations[chosen]?.asyncVaeDecode ? chosen : "en";
+}
+
+function translated() {
+  return translations[language()];
+}
