@@ -22,7 +22,7 @@ from .base import Sink
 from .image_formats import exif_of
 from .video_arguments import encode_arguments, whole_arguments
 from .video_formats import H264_MP4, Tags, VideoFormat, exact_rate
-from .video_sound import Sound
+from .video_sound import Sound, SoundFile
 from .video_spool import FrameSpool
 from .webp_exif import add_exif
 from .workers import Workers, running_future
@@ -133,6 +133,7 @@ class VideoSink(Sink):
         self._name: Reservation | None = None
         self._tags: str | None = None
         self._temporary: list[str] = []
+        self._heard: SoundFile | None = None
         self._spool: FrameSpool | None = None
         self._stop = threading.Event()
         # Guards who hands in the last job, and in what order jobs get in; the rest belongs to the worker.
@@ -154,6 +155,10 @@ class VideoSink(Sink):
                 self._spool = FrameSpool(self._names.folder)
             if self._metadata is not None:
                 self._tags = self._keep(_write_tags(self._metadata))
+            if self._sound is not None:
+                frames = None if clip.frames is None else self._frames_of(clip.frames)
+                self._heard = self._sound.write(None if frames is None else self._samples(self._sound, frames))
+                self._keep(self._heard.path)
             arguments = encode_arguments(
                 self.video,
                 clip,
@@ -163,8 +168,7 @@ class VideoSink(Sink):
                 output=os.fspath(self._name.part),
                 frames=self.pixel_format,
                 tags=self._tags,
-                sound=None if self._sound is None else (self._sound, self._keep(self._sound.write())),
-                samples=self._samples(clip),
+                sound=self._heard,
                 plays=self._repeats + 1 if self._repeats else 0,
                 max_side=self._max_side,
             )
@@ -256,21 +260,22 @@ class VideoSink(Sink):
             yield from range(frames)
             yield from back
 
-    def _samples(self, clip: Clip) -> int | None:
-        """How many samples of sound it takes for all frames of the file."""
-        if self._sound is None or clip.frames is None:
-            return None
-        frames = clip.frames + sum(1 for _ in self._order(clip.frames)) if self._spool is not None else clip.frames
-        if self._limit is not None:
-            frames = min(frames, self._limit)
+    def _frames_of(self, frames: int) -> int:
+        """How many frames the file gets from a clip of ``frames``."""
+        if self._spool is not None:
+            frames += sum(1 for _ in self._order(frames))
+        return frames if self._limit is None else min(frames, self._limit)
+
+    def _samples(self, sound: Sound, frames: int) -> int:
+        """How many samples of sound it takes for so many frames of the file."""
         # Never shorter than the video by a part of a sample: ffmpeg would leave out the last frame.
-        return math.ceil(frames / self.rate * self._sound.rate)
+        return math.ceil(frames / self.rate * sound.rate)
 
     def _make_whole(self, name: Reservation, *, cut_short: bool) -> None:
-        """Turn fragments into an ordinary file; where that fails, the fragments stay, which play as well."""
+        """Turn what was written into an ordinary file; where that fails, it stays, and plays as well."""
         whole = f"{name.path}.whole{PART_SUFFIX}"
         self._keep(whole)
-        # The sound of a video that was cut short is that of the whole clip.
+        # The sound may be longer than a video that was cut short, by what ffmpeg had read of it already.
         seconds = self.frames / self.rate if cut_short else None
         arguments = whole_arguments(self.video, os.fspath(name.part), tags=self._tags, seconds=seconds, output=whole)
         try:
@@ -299,10 +304,13 @@ class VideoSink(Sink):
                 raise _aborted()
             if self._closing:
                 self._play_again()
-            stopped = self._stop.is_set()
+            cut_short = not self._closing or self._stop.is_set() or self._fed < self._taken
+            if cut_short and self._sound is not None and self._heard is not None:
+                # Else ffmpeg would encode the sound of the whole clip before it closes the file.
+                with suppress(OSError):
+                    self._heard.cut(self._samples(self._sound, self.frames))
             self._process.finish()
-            cut_short = not self._closing or stopped or self._fed < self._taken
-            if self.video.fragments:
+            if self.video.fragments or (cut_short and self._heard is not None):
                 self._make_whole(self._name, cut_short=cut_short)
             if self._exif:
                 self._add_exif(self._name)

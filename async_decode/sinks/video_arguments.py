@@ -23,7 +23,7 @@ from ..errors import SinkError
 from ..ffmpeg import file_url
 from ..frames import Clip, PixelFormat
 from .video_formats import Colour, VideoFormat
-from .video_sound import Sound
+from .video_sound import SoundFile
 
 #: ffmpeg's names of the frames that come through the pipe, by channels; what would be alpha is left out, unless the
 #: format keeps it.
@@ -65,8 +65,7 @@ def encode_arguments(
     output: str,
     frames: PixelFormat | None = None,
     tags: str | None = None,
-    sound: tuple[Sound, str] | None = None,
-    samples: int | None = None,
+    sound: SoundFile | None = None,
     plays: int = 0,
     max_side: int | None = None,
 ) -> list[str]:
@@ -81,8 +80,7 @@ def encode_arguments(
         output: path of the file to write.
         frames: what comes through the pipe; ``None``: what the format takes.
         tags: path of a file in ffmpeg's metadata format.
-        sound: what is heard, and the file that it was written to; it is made as long as the video.
-        samples: how long that is, in samples; ``None``: nobody knows yet.
+        sound: what is heard.
         plays: how often a container that can say so wants to be played; 0: forever.
         max_side: scale the video down so that no side is longer, in pixels.
 
@@ -100,9 +98,8 @@ def encode_arguments(
         maps += ["-map_metadata", str(inputs)]
         inputs += 1
     if sound is not None:
-        heard, path = sound
-        source += heard.input_arguments(path)
-        maps += ["-map", f"{inputs}:a", *_sound_filters(video, heard, samples)]
+        source += sound.input_arguments()
+        maps += ["-map", f"{inputs}:a", *_sound_filters(video, sound)]
     target = ["-vf", ",".join(_filters(video, clip, frames, max_side))]
     if not video.upload:
         target += ["-pix_fmt", video.encoded(clip.channels)]
@@ -116,36 +113,36 @@ def encode_arguments(
     return [*source, *maps, *target, *codec, *container]
 
 
-def _sound_filters(video: VideoFormat, sound: Sound, samples: int | None) -> list[str]:
-    """Silence behind it, and an end where the video ends."""
+def _sound_filters(video: VideoFormat, sound: SoundFile) -> list[str]:
+    """Names of the channels where ffmpeg would guess others, and an end where the video ends."""
     filters = []
-    channels = sound.samples.shape[0]
     # Not 2.1, as ffmpeg would guess, whose third channel keeps the bass only; Opus takes four in one layout.
-    layout = {3: "3.0", 4: "quad" if "libopus" in (video.sound or ()) else None}.get(channels)
+    layout = {3: "3.0", 4: "quad" if "libopus" in (video.sound or ()) else None}.get(sound.channels)
     if layout is not None:
-        filters.append("channelmap=" + "|".join(map(str, range(channels))) + f":{layout}")
-    if samples is None:
+        filters.append("channelmap=" + "|".join(map(str, range(sound.channels))) + f":{layout}")
+    if not sound.ends:
         # ffmpeg cuts it, if not to the sample.
         return ["-af", ",".join([*filters, "apad"]), "-shortest"]
-    return ["-af", ",".join([*filters, f"apad=whole_len={samples}", f"atrim=end_sample={samples}"])]
+    return ["-af", ",".join(filters)] if filters else []
 
 
 def whole_arguments(
-    video: VideoFormat, fragments: str, *, tags: str | None, seconds: Fraction | None, output: str
+    video: VideoFormat, written: str, *, tags: str | None, seconds: Fraction | None, output: str
 ) -> list[str]:
-    """ffmpeg's arguments that make an ordinary file, with its index in front, of one that was written in fragments.
+    """ffmpeg's arguments that copy a file to make it ordinary: with its index in front, its sound as long as its video.
 
     Args:
         video: the format.
-        fragments: path of the file that is there.
+        written: path of the file that is there; of a format that is written in fragments, it is in such.
         tags: path of the file in ffmpeg's metadata format that was used for it.
         seconds: where to cut what is longer; ``None``: nothing is.
         output: path of the file to write.
     """
     options = list(video.muxer_options)
-    options[options.index("-movflags") + 1] += "+faststart"
+    if video.fragments:
+        options[options.index("-movflags") + 1] += "+faststart"
     # The codec's name in the file is the muxer's choice again.
-    source = ["-f", "mov", "-i", file_url(fragments)]
+    source = ["-f", "mov" if video.fragments else "matroska", "-i", file_url(written)]
     # The tags from where they came: the file itself would add what it says of its container.
     source += ["-map_metadata", "-1"] if tags is None else ["-f", "ffmetadata", "-i", file_url(tags)]
     target = ["-map", "0", "-c", "copy", *([] if tags is None else ["-map_metadata", "1"])]

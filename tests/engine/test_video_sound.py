@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,9 +16,11 @@ import pytest
 from async_decode import Cancelled, Recorder, SinkError
 from async_decode.files import OutputNames
 from async_decode.sinks import VIDEO_FORMATS, Sound, VideoSink
-from tests.engine.sink_tools import PATIENCE, clip_of, nothing_survives, numbered, pictures, run_ffmpeg, save
+from async_decode.sinks.video_sound import SoundFile
+from tests.engine.sink_tools import PATIENCE, clip_of, nothing_survives, numbered, pictures, run_ffmpeg, save, tags_of
 
 FFV1 = VIDEO_FORMATS["mkv (FFV1)"]
+TAGS = {"PROMPT": "{}", "WORKFLOW": '{"a": "b=c; #é"}'}
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +47,21 @@ def heard(path: Path) -> tuple[np.ndarray, int, str]:
     channels = {"mono": 1, "stereo": 2, "3.0": 3, "4.0": 4, "quad": 4, "5.0": 5, "5.1": 6, "7.1": 8}[found[3]]
     raw = run_ffmpeg("-v", "error", "-i", path, "-map", "0:a", "-f", "f32le", "-").stdout
     return np.frombuffer(raw, np.float32).reshape(-1, channels), int(found[2]), found[1]
+
+
+def streams(path: Path) -> list[str]:
+    """What ffmpeg says of a file's streams, but for how long and how large they are."""
+    lines = run_ffmpeg("-v", "verbose", "-i", path, check=False).stderr.decode().splitlines()
+    return [re.sub(r"\[0x\w+\]|, \d+ kb/s", "", line) for line in lines if "Stream #" in line]
+
+
+def shown(path: Path) -> list[str]:
+    """Time, duration and hash of the picture of each frame, alpha included."""
+    # ffmpeg's own decoder of VP9 leaves alpha out.
+    decoder = ["-c:v", "libvpx-vp9"] if path.suffix == ".webm" and "Video: vp9" in streams(path)[0] else []
+    arguments = ["-map", "0:v", "-fps_mode", "passthrough", "-f", "framehash", "-"]
+    lines = run_ffmpeg("-v", "error", *decoder, "-i", path, *arguments).stdout.decode().splitlines()
+    return [line for line in lines if not line.startswith("#")]
 
 
 def order(path: Path) -> list[int]:
@@ -182,16 +200,63 @@ def test_abort_while_frames_play_again_is_a_cut_short_video(tmp_path: Path) -> N
     assert sink.cut_short and sink.path == tmp_path / "a_00001_cut-short.mkv" and sink.frames == 30
 
 
-def test_abort_cuts_the_sound_as_well(tmp_path: Path) -> None:
-    with nothing_survives(tmp_path):
-        sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, sound=clicks(2, 48_000, 60), grace=PATIENCE)
-        frames = pictures(480, 16, 16)
-        sink.open(clip_of(frames), Recorder())
-        sink.write(frames[:12], 0).result(PATIENCE)
+def cut_short(folder: Path, name: str, frames: np.ndarray) -> VideoSink:
+    """A video of a clip of 20 seconds, with a minute of sound, that was aborted behind ``frames``."""
+    sink = VideoSink(
+        OutputNames(folder, "a"),
+        fps=24,
+        video=VIDEO_FORMATS[name],
+        preset="ultrafast",
+        metadata=TAGS,
+        sound=clicks(2, 48_000, 60),
+        grace=PATIENCE,
+    )
+    with nothing_survives(folder):
+        sink.open(replace(clip_of(frames), frames=480), Recorder())
+        sink.write(frames, 0).result(PATIENCE)
         sink.abort()
-
     assert sink.cut_short
-    assert abs(len(heard(sink.path)[0]) / 48_000 - 0.5) < 0.05
+    return sink
+
+
+@pytest.mark.parametrize("name", ["mp4 (H.264)", "webm (VP9)", "webm (AV1)", "mkv (FFV1)"])
+def test_cut_short_video_is_that_of_a_clip_that_ends_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fails(file: SoundFile, length: int) -> None:
+        raise PermissionError
+
+    # ffmpeg reads ahead of the video, here all of the sound: what it has read has to go from the file.
+    monkeypatch.setattr(SoundFile, "cut", fails)
+    frames = pictures(12, 64, 96, 4 if name in ("webm (VP9)", "mkv (FFV1)") else 3)
+    short = cut_short(tmp_path, name, frames)
+    whole = VideoSink(
+        OutputNames(tmp_path, "b"),
+        fps=24,
+        video=short.video,
+        preset="ultrafast",
+        metadata=TAGS,
+        sound=clicks(2, 48_000, 60),
+    )
+    save(whole, frames)
+
+    # A packet of sound may end a little behind the last frame.
+    assert abs(len(heard(short.path)[0]) / 48_000 - 0.5) < 0.1
+    assert streams(short.path) == streams(whole.path)
+    assert shown(short.path) == shown(whole.path) and len(shown(short.path)) == 12
+    # In Matroska, that is what browsers look at: AlphaMode is 1.
+    assert (b"\x53\xc0\x81\x01" in short.path.read_bytes()) == (name == "webm (VP9)")
+    tags = [{key.upper(): text for key, text in tags_of(sink.path).items()} for sink in (short, whole)]
+    assert tags[0] == tags[1] and tags[0].items() >= TAGS.items()
+
+
+def test_abort_does_not_encode_the_rest_of_the_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It would take longer than people wait who cancel, the longer the sound.
+    monkeypatch.setattr(VideoSink, "_make_whole", lambda sink, name, cut_short: None)
+    sink = cut_short(tmp_path, "mkv (FFV1)", pictures(12, 64, 96))
+
+    # What ffmpeg had read already.
+    assert len(heard(sink.path)[0]) / 48_000 < 5
 
 
 @pytest.mark.parametrize(
