@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 SAVE_FRAMES = "Replace with Async VAE Decode & Save Frames"
 SAVE_VIDEO = "Replace with Async VAE Decode & Save Video"
+#: The widget of a subgraph's node that stands for the decode's ``tile_size``.
+TILES = "node.widgets.find(({ name }) => name === 'tiles')"
 RENAMED = {"VAEDecode": "AsyncVAEDecode", "VAEDecodeTiled": "AsyncVAEDecode"}
 
 # What the menu of a node offers.
@@ -187,6 +189,28 @@ def test_savers_that_have_an_equivalent(front_end: FrontEnd) -> None:
         assert SAVE_VIDEO not in front_end.node(decode, OFFERED), "H.264 with 10 bits is none of our formats"
 
 
+def test_widgets_offer_what_the_new_node_takes(open_front_end: Callable[..., FrontEnd], renderer: Renderer) -> None:
+    # Save Video and ours both have a format, under the same id.
+    front_end = open_front_end(renderer=renderer)
+    decode, save = stock_frames(front_end)
+    front_end.node(save, "node.graph.remove(node)")
+    create = front_end.add("CreateVideo", pos=(860, 100))
+    video = front_end.add("SaveVideo", pos=(1160, 100))
+    front_end.connect(decode, 0, create, "images")
+    front_end.connect(create, 0, video, "video")
+
+    execute(front_end, "ReplaceAndSaveVideo", decode)
+
+    offered = front_end.node(video, "node.widgets.find(({ name }) => name === 'format').options.values")
+    assert "mp4 (H.264)" in offered and "auto" not in offered
+    if renderer == "vue":
+        front_end.centre(video, scale=0.8)
+        node = front_end.page.locator(f'[data-node-id="{video}"]')
+        node.get_by_role("combobox").filter(has_text="mp4 (H.264)").click()
+        front_end.page.get_by_role("option", name="gif").wait_for()
+        assert front_end.page.get_by_role("option").all_inner_texts() == offered
+
+
 def test_whole_workflow_with_subgraphs_modes_and_reroutes(
     open_front_end: Callable[..., FrontEnd], renderer: Renderer
 ) -> None:
@@ -211,8 +235,22 @@ def test_whole_workflow_with_subgraphs_modes_and_reroutes(
           return String(host.id);
         })()""",
     )
+
+    def limits() -> tuple[int, int]:
+        least, most = front_end.node(host, f"(({{ options }}) => [options.min, options.max])({TILES})")
+        return least, most
+
     front_end.set_widget(host, "tiles", 320)
     front_end.load(front_end.workflow())
+    assert limits() == (64, 4096)
+    # An input that was connected in this session, not before the workflow was opened, knows its widget.
+    front_end.node(
+        host,
+        """(({ nodes, inputNode }) => {
+          window.kept = nodes[0].widgets.find(({ name }) => name === "tile_size");
+          inputNode.slots.at(-1)._widget = window.kept;
+        })(node.subgraph)""",
+    )
     assert front_end.prompt()[f"{host}:{inner}"]["inputs"]["tile_size"] == 320
     capture(front_end)
     before, prompt = front_end.workflow(), front_end.prompt()
@@ -226,6 +264,19 @@ def test_whole_workflow_with_subgraphs_modes_and_reroutes(
     assert after[save]["inputs"]["images"] == [f"{host}:{inner}", 0]
     front_end.set_widget(host, "tiles", 448)
     assert front_end.prompt()[f"{host}:{inner}"]["inputs"]["tile_size"] == 448
+    assert limits() == (0, 4096), "the widget outside has the limits of the one inside"
+    # The subgraph's input takes widgets with the same limits, those of the node that it leads to now.
+    assert front_end.node(
+        host,
+        """((graph) => {
+          const other = window.LiteGraph.createNode("AsyncVAEDecode");
+          graph.add(other);
+          const slot = other.inputs.find(({ name }) => name === "tile_size");
+          const connected = Boolean(graph.inputNode.slots.at(-1).connect(slot, other));
+          graph.remove(other);
+          return connected;
+        })(node.subgraph)""",
+    )
     assert after[rerouted_save]["class_type"] == "AsyncVAEDecodeSaveFrames"
     assert after[rerouted_save]["inputs"]["filename_prefix"] == "frames/shot"
     assert "Reroute" not in types(front_end)
@@ -236,6 +287,7 @@ def test_whole_workflow_with_subgraphs_modes_and_reroutes(
     front_end.set_widget(host, "tiles", 320)
     execute(front_end, "RestoreAll")
     assert unrolled(front_end.prompt()) == unrolled(prompt)
+    assert limits() == (64, 4096)
 
     front_end.page.evaluate(
         """async () => {

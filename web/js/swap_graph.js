@@ -163,7 +163,7 @@ function arrive(graph, link, node, name) {
   link.target_slot = index;
   node.inputs[index].link = link.id;
   if (link.origin_id === graph.inputNode?.id) {
-    promote(graph, graph.inputNode.slots[link.origin_slot], node, node.inputs[index]);
+    passLimitsOn(graph, graph.inputNode.slots[link.origin_slot], node, node.inputs[index]);
   }
   node.onConnectionsChange?.(1, index, true, link, node.inputs[index]);
 }
@@ -206,21 +206,22 @@ function outputIndex(node, type) {
 }
 
 /**
- * Show the widget behind a subgraph's input on the subgraph's nodes again, in the place and with the values it had
- * there: they were bound to the widget of the node that went.
+ * Give the limits of a widget to those that stand for it on the subgraph's nodes. They keep those of the widget of the
+ * node that went (from 64 on, say, where it may be 0 now), and so does the subgraph's input, which takes no other
+ * widget with other limits then.
  *
  * @param {LGraph} graph the subgraph
  * @param {any} slot its input
  * @param {LGraphNode} node the node that the input leads to now
  * @param {any} input its input slot
  */
-function promote(graph, slot, node, input) {
+function passLimitsOn(graph, slot, node, input) {
   const widget = node.getWidgetFromSlot?.(input);
   if (!widget) return;
   slot._widget = widget;
   for (const host of hostsOf(graph)) {
-    // What the front end does when it opens a workflow.
-    host.configure(host.serialize());
+    const outside = host.getWidgetFromSlot?.(inputOf(host, slot.name));
+    if (outside) Object.assign(outside.options, widget.options);
   }
 }
 
@@ -228,7 +229,7 @@ function promote(graph, slot, node, input) {
  * @param {LGraph} subgraph
  * @returns {LGraphNode[]} the nodes, in whichever graph, that stand for it
  */
-export function hostsOf(subgraph) {
+function hostsOf(subgraph) {
   const root = subgraph.rootGraph;
   return [root, ...(root.subgraphs?.values() ?? [])].flatMap((graph) =>
     graph.nodes.filter((/** @type {any} */ node) => node.subgraph === subgraph),
