@@ -13,7 +13,7 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from ..errors import Cancelled, FFmpegError, SinkError
+from ..errors import Cancelled, FFmpegError
 from ..ffmpeg import FFmpegProcess, ffmetadata, find_ffmpeg
 from ..files import PART_SUFFIX, OutputNames, Reservation, file_error
 from ..frames import Clip, FrameArray, PixelFormat
@@ -22,8 +22,10 @@ from .base import Sink
 from .image_formats import exif_of
 from .video_arguments import encode_arguments, whole_arguments
 from .video_formats import H264_MP4, Tags, VideoFormat, exact_rate
+from .video_notes import check_size, differences
 from .video_sound import Sound, SoundFile
 from .video_spool import FrameSpool
+from .video_whole import WholeFile
 from .webp_exif import add_exif
 from .workers import Workers, running_future
 
@@ -130,6 +132,7 @@ class VideoSink(Sink):
         self._workers: Workers | None = None
         self._executable: str | None = None
         self._process: FFmpegProcess | None = None
+        self._whole: WholeFile | None = None
         self._name: Reservation | None = None
         self._tags: str | None = None
         self._temporary: list[str] = []
@@ -146,8 +149,16 @@ class VideoSink(Sink):
 
     def open(self, clip: Clip, recorder: Recorder) -> None:
         self._recorder = recorder
-        self.notes = [] if self._is_preview else self._notes(clip)
-        _check_size(self.video, clip)
+        check_size(self.video, clip)
+        self.notes = []
+        if not self._is_preview:
+            self.notes += differences(
+                self.video,
+                clip,
+                self.pixel_format,
+                silenced=self._silenced,
+                untagged=self._has_metadata and self.video.tags is None,
+            )
         self._executable = executable = find_ffmpeg()
         try:
             self._name = self._names.reserve(self.video.extension)
@@ -207,7 +218,7 @@ class VideoSink(Sink):
                 self._workers.submit(self._finish)
         grace = self._grace if self.frames else 0
         if not self._workers.close(timeout=grace):
-            self._process.end(grace=0)
+            self._end_processes()
             self._workers.close()
 
     # The worker's side.
@@ -271,20 +282,29 @@ class VideoSink(Sink):
         # Never shorter than the video by a part of a sample: ffmpeg would leave out the last frame.
         return math.ceil(frames / self.rate * sound.rate)
 
-    def _make_whole(self, name: Reservation, *, cut_short: bool) -> None:
-        """Turn what was written into an ordinary file; where that fails, it stays, and plays as well."""
-        whole = f"{name.path}.whole{PART_SUFFIX}"
-        self._keep(whole)
+    def _start_whole(self, name: Reservation, *, cut_short: bool) -> None:
+        """Start what turns the file into an ordinary one."""
+        output = self._keep(f"{name.path}.whole{PART_SUFFIX}")
         # The sound may be longer than a video that was cut short, by what ffmpeg had read of it already.
         seconds = self.frames / self.rate if cut_short else None
-        arguments = whole_arguments(self.video, os.fspath(name.part), tags=self._tags, seconds=seconds, output=whole)
+        arguments = whole_arguments(self.video, tags=self._tags, seconds=seconds, output=output)
         try:
-            self._process = FFmpegProcess(arguments, executable=self._executable)
-            self._process.finish()
-            os.replace(whole, name.part)
+            self._whole = WholeFile(arguments, output=output, executable=self._executable)
+        except FFmpegError as error:
+            self._stays_rough(error)
+
+    def _make_whole(self, name: Reservation) -> None:
+        """Turn what was written into an ordinary file; where that fails, it stays, and plays as well."""
+        if self._whole is None:
+            return
+        try:
+            self._whole.replace(name.part)
         except (FFmpegError, OSError) as error:
-            if not self._stop.is_set():
-                self.notes.append(f"the video stays in fragments, which some editors do not open: {error}")
+            self._stays_rough(error)
+
+    def _stays_rough(self, error: Exception) -> None:
+        if not self._stop.is_set():
+            self.notes.append(f"the video stays in fragments, which some editors do not open: {error}")
 
     def _add_exif(self, name: Reservation) -> None:
         """Put prompt and workflow into the file; where that fails, it stays without them, and plays as well."""
@@ -309,9 +329,10 @@ class VideoSink(Sink):
                 # Else ffmpeg would encode the sound of the whole clip before it closes the file.
                 with suppress(OSError):
                     self._heard.cut(self._samples(self._sound, self.frames))
-            self._process.finish()
             if self.video.fragments or (cut_short and self._heard is not None):
-                self._make_whole(self._name, cut_short=cut_short)
+                self._start_whole(self._name, cut_short=cut_short)
+            self._process.finish()
+            self._make_whole(self._name)
             if self._exif:
                 self._add_exif(self._name)
             path = self._name.publish(cut_short=cut_short)
@@ -336,9 +357,14 @@ class VideoSink(Sink):
         self._temporary.append(path)
         return path
 
-    def _clean_up(self) -> None:
+    def _end_processes(self) -> None:
         if self._process is not None:
             self._process.end(grace=0)
+        if self._whole is not None:
+            self._whole.end()
+
+    def _clean_up(self) -> None:
+        self._end_processes()
         if self._name is not None:
             self._name.discard()
         if self._spool is not None:
@@ -353,36 +379,9 @@ class VideoSink(Sink):
         if self._stop.is_set():
             raise _aborted()
 
-    def _notes(self, clip: Clip) -> list[str]:
-        """What will be different in the file."""
-        video, notes = self.video, []
-        planes = self.pixel_format.planes
-        keeps_alpha = video.alpha_format is not None and (planes is None or planes.alpha)
-        if clip.channels == 4 and not keeps_alpha and video.encoder != "gif":
-            notes.append(f"the alpha channel was left out: {video.name} has none")
-        width, height = video.size(clip)
-        if (width, height) != (clip.width, clip.height):
-            notes.append(
-                f"the video is {width}x{height}, the frames are {clip.width}x{clip.height}: {video.name} needs even "
-                "sizes, so the last column or line is repeated"
-            )
-        if self._silenced:
-            notes.append(f"the sound was left out: {video.name} has none")
-        if self._has_metadata and video.tags is None:
-            notes.append(f"prompt and workflow were left out: {video.name} has no place for them")
-        return notes
-
 
 def _aborted() -> Cancelled:
     return Cancelled("saving the video was aborted")
-
-
-def _check_size(video: VideoFormat, clip: Clip) -> None:
-    if min(video.size(clip)) < video.min_side:
-        raise SinkError(
-            f"expected frames of at least {video.min_side}x{video.min_side} for {video.name}, got "
-            f"{clip.width}x{clip.height}; choose another format"
-        )
 
 
 def _write_tags(metadata: str) -> str:

@@ -126,14 +126,13 @@ def _sound_filters(video: VideoFormat, sound: SoundFile) -> list[str]:
     return ["-af", ",".join(filters)] if filters else []
 
 
-def whole_arguments(
-    video: VideoFormat, written: str, *, tags: str | None, seconds: Fraction | None, output: str
-) -> list[str]:
+def whole_arguments(video: VideoFormat, *, tags: str | None, seconds: Fraction | None, output: str) -> list[str]:
     """ffmpeg's arguments that copy a file to make it ordinary: with its index in front, its sound as long as its video.
+
+    The file comes through standard input, as ``encode_arguments`` had it written.
 
     Args:
         video: the format.
-        written: path of the file that is there; of a format that is written in fragments, it is in such.
         tags: path of the file in ffmpeg's metadata format that was used for it.
         seconds: where to cut what is longer; ``None``: nothing is.
         output: path of the file to write.
@@ -142,7 +141,7 @@ def whole_arguments(
     if video.fragments:
         options[options.index("-movflags") + 1] += "+faststart"
     # The codec's name in the file is the muxer's choice again.
-    source = ["-f", "mov" if video.fragments else "matroska", "-i", file_url(written)]
+    source = ["-f", "mov" if video.fragments else "matroska", "-i", "pipe:0"]
     # The tags from where they came: the file itself would add what it says of its container.
     source += ["-map_metadata", "-1"] if tags is None else ["-f", "ffmetadata", "-i", file_url(tags)]
     target = ["-map", "0", "-c", "copy", *([] if tags is None else ["-map_metadata", "1"])]

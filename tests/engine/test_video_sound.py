@@ -252,7 +252,7 @@ def test_cut_short_video_is_that_of_a_clip_that_ends_there(
 
 def test_abort_does_not_encode_the_rest_of_the_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # It would take longer than people wait who cancel, the longer the sound.
-    monkeypatch.setattr(VideoSink, "_make_whole", lambda sink, name, cut_short: None)
+    monkeypatch.setattr(VideoSink, "_make_whole", lambda sink, name: None)
     sink = cut_short(tmp_path, "mkv (FFV1)", pictures(12, 64, 96))
 
     # What ffmpeg had read already.
