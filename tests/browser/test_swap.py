@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from PIL import Image, ImageChops
 
 if TYPE_CHECKING:
@@ -144,6 +145,14 @@ def test_savers_that_have_an_equivalent(front_end: FrontEnd) -> None:
     cases: list[tuple[str, dict[str, Any], dict[str, Any] | None]] = [
         ("SaveWEBM", {"codec": "vp9", "crf": 40, "fps": 12}, {"format": "webm (VP9)", "quality": 40, "fps": 12}),
         ("SaveWEBM", {"codec": "av1", "crf": 30}, {"format": "webm (AV1 10-bit)", "quality": 30}),
+        ("SaveAnimatedWEBP", {"fps": 12}, {"format": "webp (animated)", "fps": 12, "quality": 0, "preset": "medium"}),
+        (
+            "SaveAnimatedWEBP",
+            {"lossless": False, "quality": 80, "method": "slowest"},
+            {"format": "webp (animated)", "quality": 13, "preset": "veryslow"},
+        ),
+        ("SaveAnimatedWEBP", {"lossless": False, "quality": 100, "method": "fastest"}, {"quality": 1}),
+        ("SaveAnimatedWEBP", {"fps": 101}, None),
         ("VHS_VideoCombine", combine, {**ours, "format": "mp4 (H.264)", "ping_pong": False}),
         ("VHS_VideoCombine", {**combine, "pingpong": True, "loop_count": 2}, {"ping_pong": True, "loop_count": 2}),
         (
@@ -187,6 +196,58 @@ def test_savers_that_have_an_equivalent(front_end: FrontEnd) -> None:
     if newer:
         front_end.set_widget(create, "bit_depth", 10)
         assert SAVE_VIDEO not in front_end.node(decode, OFFERED), "H.264 with 10 bits is none of our formats"
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_animated_webp_and_back(front_end: FrontEnd, lossless: bool) -> None:
+    decode, save = stock_frames(front_end)
+    front_end.node(save, "node.graph.remove(node)")
+    # 79 is a quality that a CRF of ours stands for; other ones come back as the nearest of those.
+    values = {"lossless": lossless, "quality": 80 if lossless else 79, "method": "slowest", "fps": 12.5}
+    webp = front_end.add("SaveAnimatedWEBP", pos=(860, 100), filename_prefix="moving/picture", **values)
+    front_end.connect(decode, 0, webp, "images")
+    before = unrolled(front_end.prompt())
+
+    execute(front_end, "ReplaceAndSaveVideo", decode)
+    replaced = front_end.prompt()[webp]["inputs"]
+    execute(front_end, "Restore", webp)
+
+    assert replaced["quality"] == (0 if lossless else 13)
+    assert replaced["fps"] == 12.5 and replaced["filename_prefix"] == "moving/picture"
+    assert unrolled(front_end.prompt()) == before
+
+
+def test_savers_of_images_become_stocks(front_end: FrontEnd) -> None:
+    images = front_end.add("EmptyImage", pos=(0, 0))
+    name = front_end.add("PrimitiveString", pos=(0, 300), value="made/here")
+    sound = front_end.add("EmptyAudio", pos=(0, 500))
+    frames = front_end.add("AsyncSaveFrames", pos=(400, 0), title="Mine")
+    video = front_end.add("AsyncSaveVideo", pos=(800, 0), fps=12.5)
+    moving = front_end.add("AsyncSaveVideo", pos=(1200, 0), fps=10, format="webp (animated)", quality=0)
+    handing_on = front_end.add("AsyncSaveFrames", pos=(400, 600))
+    after = front_end.add("PreviewImage", pos=(800, 900))
+    for saver in (frames, video, moving, handing_on):
+        front_end.connect(images, 0, saver, "images")
+    front_end.connect(name, 0, frames, "filename_prefix")
+    front_end.connect(name, 0, video, "filename_prefix")
+    front_end.connect(sound, 0, video, "audio")
+    front_end.connect(handing_on, 0, after, "images")
+
+    execute(front_end, "RestoreAll")
+
+    prompt = front_end.prompt()
+    saved = prompt[video]["inputs"]
+    made = prompt[saved["video"][0]]
+    assert prompt[frames]["class_type"] == "SaveImage"
+    assert prompt[frames]["inputs"] == {"images": [images, 0], "filename_prefix": [name, 0]}
+    assert front_end.node(frames, "[node.title, node.pos[0]]") == ["Mine", 400]
+    assert (prompt[video]["class_type"], made["class_type"]) == ("SaveVideo", "CreateVideo")
+    assert made["inputs"].items() >= {"images": [images, 0], "fps": 12.5, "audio": [sound, 0]}.items()
+    assert saved["filename_prefix"] == [name, 0]
+    assert prompt[moving]["class_type"] == "SaveAnimatedWEBP"
+    assert prompt[moving]["inputs"].items() >= {"images": [images, 0], "fps": 10, "lossless": True}.items()
+    # Not every core's Save Image hands images on.
+    assert prompt[handing_on]["class_type"] == "AsyncSaveFrames"
 
 
 def test_widgets_offer_what_the_new_node_takes(open_front_end: Callable[..., FrontEnd], renderer: Renderer) -> None:

@@ -3,7 +3,7 @@
  * what is lost.
  */
 import { toStockTiles, toStockVideo, valueOf } from "./swap_formats.js";
-import { DECODE, SAVE_FRAMES, SAVE_VIDEO } from "./swap_plan.js";
+import { DECODE, IMAGES_SAVE_FRAMES, IMAGES_SAVE_VIDEO, SAVE_FRAMES, SAVE_VIDEO } from "./swap_plan.js";
 
 /**
  * @typedef {any} LGraphNode
@@ -12,17 +12,33 @@ import { DECODE, SAVE_FRAMES, SAVE_VIDEO } from "./swap_plan.js";
  * @typedef {Swap & { lost: string[] }} WayBack
  */
 
-export const OURS = new Set([DECODE, SAVE_FRAMES, SAVE_VIDEO]);
+export const OURS = new Set([DECODE, SAVE_FRAMES, SAVE_VIDEO, IMAGES_SAVE_FRAMES, IMAGES_SAVE_VIDEO]);
 
 /**
  * @param {LGraphNode} node
  * @param {boolean} newSaveVideo whether stock's Save Video lets one choose a codec's settings
- * @returns {WayBack | null} null where it is no node of ours
+ * @returns {WayBack | null} null where it is no node of ours, or hands on images that nobody decodes for it: not every
+ *   core's savers do
  */
 export function wayBack(node, newSaveVideo) {
   if (!OURS.has(node.type) || !node.graph) return null;
   if (node.type === DECODE) return toDecode(node);
-  return node.type === SAVE_FRAMES ? toSaveImage(node) : toVideo(node, newSaveVideo);
+  if (!decodes(node) && outputOf(node, "IMAGE").used) return null;
+  return [SAVE_FRAMES, IMAGES_SAVE_FRAMES].includes(node.type) ? toSaveImage(node) : toVideo(node, newSaveVideo);
+}
+
+/** Whether a saving node makes the images itself. @param {LGraphNode} node */
+function decodes(node) {
+  return node.type === SAVE_FRAMES || node.type === SAVE_VIDEO;
+}
+
+/**
+ * @param {LGraphNode} node
+ * @param {string} type
+ */
+function outputOf(node, type) {
+  const slot = (node.outputs ?? []).findIndex((/** @type {any} */ output) => output.type === type);
+  return { slot, used: Boolean(node.outputs?.[slot]?.links?.length) };
 }
 
 /**
@@ -59,18 +75,38 @@ function toDecode(node) {
 }
 
 /**
+ * What there is before the savers: a decode node and what leads to it and from it, or nothing but the images.
+ * @param {LGraphNode} node
+ * @returns {Omit<WayBack, "gone" | "lost">} the next of `made` takes the images
+ */
+function imagesFor(node) {
+  if (!decodes(node)) {
+    return { made: [], inputs: [{ node, name: "images", to: 0, as: "images" }], outputs: [], joined: [] };
+  }
+  const decode = decodeFor(node, false);
+  return {
+    made: [decode],
+    inputs: decodeInputs(node, decode),
+    outputs: [{ node, slot: outputOf(node, "IMAGE").slot, to: 0, type: "IMAGE" }],
+    joined: [{ from: 0, type: "IMAGE", to: 1, as: "images" }],
+  };
+}
+
+/**
  * @param {LGraphNode} node
  * @returns {WayBack}
  */
 function toSaveImage(node) {
-  const decode = decodeFor(node, false);
+  const { made, inputs, outputs, joined } = imagesFor(node);
   const format = String(valueOf(node, "format"));
+  const to = made.length;
+  const saver = saverFor(node, "SaveImage", to, [["filename_prefix", valueOf(node, "filename_prefix")]]);
   return {
     gone: [node],
-    made: [decode, saverFor(node, "SaveImage", 0, [["filename_prefix", valueOf(node, "filename_prefix")]])],
-    inputs: [...decodeInputs(node, decode), { node, name: "filename_prefix", to: 1, as: "filename_prefix" }],
-    outputs: [{ node, slot: 0, to: 0, type: "IMAGE" }],
-    joined: [{ from: 0, type: "IMAGE", to: 1, as: "images" }],
+    made: [...made, saver],
+    inputs: [...inputs, { node, name: "filename_prefix", to, as: "filename_prefix" }],
+    outputs,
+    joined,
     lost: format === "png" ? [] : [format],
   };
 }
@@ -81,52 +117,48 @@ function toSaveImage(node) {
  * @returns {WayBack}
  */
 function toVideo(node, newSaveVideo) {
-  const decode = decodeFor(node, false);
-  const slots = (node.outputs ?? []).map((/** @type {any} */ { type }) => type);
-  const video = slots.indexOf("VIDEO");
-  const needsVideo = Boolean(node.outputs?.[video]?.links?.length);
-  const { saver, values, lost } = toStockVideo(node, newSaveVideo, needsVideo);
-  const inputs = decodeInputs(node, decode);
-  const outputs = [{ node, slot: slots.indexOf("IMAGE"), to: 0, type: "IMAGE" }];
-  if (saver === "SaveWEBM") {
-    for (const name of ["filename_prefix", "fps"]) inputs.push({ node, name, to: 1, as: name });
-    const made = [decode, saverFor(node, saver, 0, values)];
-    return { gone: [node], made, inputs, outputs, joined: [{ from: 0, type: "IMAGE", to: 1, as: "images" }], lost };
+  const { made, inputs, outputs, joined } = imagesFor(node);
+  const video = outputOf(node, "VIDEO");
+  const { saver, values, lost } = toStockVideo(node, newSaveVideo, video.used);
+  const to = made.length;
+  if (saver !== "SaveVideo") {
+    for (const name of ["filename_prefix", "fps"]) inputs.push({ node, name, to, as: name });
+    return { gone: [node], made: [...made, saverFor(node, saver, to, values)], inputs, outputs, joined, lost };
   }
   /** @type {Made} */
   const create = {
     type: "CreateVideo",
     like: node,
     named: [],
-    pos: [0, 0],
-    under: 0,
+    ...placeFor(node, to),
     values: [["fps", valueOf(node, "fps")]],
   };
-  for (const name of ["fps", "audio"]) inputs.push({ node, name, to: 1, as: name });
-  inputs.push({ node, name: "filename_prefix", to: 2, as: "filename_prefix" });
-  outputs.push({ node, slot: video, to: 1, type: "VIDEO" });
-  return {
-    gone: [node],
-    made: [decode, create, saverFor(node, saver, 1, values)],
-    inputs,
-    outputs,
-    joined: [
-      { from: 0, type: "IMAGE", to: 1, as: "images" },
-      { from: 1, type: "VIDEO", to: 2, as: "video" },
-    ],
-    lost,
-  };
+  for (const name of ["fps", "audio"]) inputs.push({ node, name, to, as: name });
+  inputs.push({ node, name: "filename_prefix", to: to + 1, as: "filename_prefix" });
+  outputs.push({ node, slot: video.slot, to, type: "VIDEO" });
+  joined.push({ from: to, type: "VIDEO", to: to + 1, as: "video" });
+  return { gone: [node], made: [...made, create, saverFor(node, saver, to + 1, values)], inputs, outputs, joined, lost };
+}
+
+/**
+ * @param {LGraphNode} node
+ * @param {number} index
+ * @returns {Pick<Made, "pos" | "under">} the first of those that are made stands where `node` was, each other one under
+ *   the one before
+ */
+function placeFor(node, index) {
+  return { pos: [node.pos[0], node.pos[1]], under: index ? index - 1 : undefined };
 }
 
 /**
  * @param {LGraphNode} node
  * @param {string} type
- * @param {number} under
+ * @param {number} index among those that are made
  * @param {[string, unknown][]} values
  * @returns {Made}
  */
-function saverFor(node, type, under, values) {
-  return { type, like: node, named: [node], keepId: true, pos: [0, 0], under, values };
+function saverFor(node, type, index, values) {
+  return { type, like: node, named: [node], keepId: true, ...placeFor(node, index), values };
 }
 
 /**

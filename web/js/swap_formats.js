@@ -56,6 +56,50 @@ export function ofSaveWebm(save, offers) {
   ]);
 }
 
+const WEBP = "webp (animated)";
+/** More frames a second than this our WebP does not take: players show none shorter than a hundredth of a second. */
+const WEBP_RATE = 100;
+/** Save Animated WEBP's methods and our presets that ask libwebp for the same. */
+const WEBP_METHODS = [
+  ["fastest", "ultrafast"],
+  ["default", "medium"],
+  ["slowest", "veryslow"],
+];
+
+/**
+ * Save Animated WEBP, whose quality is libwebp's own, from 0 to 100; ours is on the scale of a CRF, which has 63 steps.
+ * @param {LGraphNode} save
+ * @param {Offers} offers
+ * @returns {Values | null}
+ */
+export function ofSaveAnimatedWebp(save, offers) {
+  const [lossless, quality, method, fps] = ["lossless", "quality", "method", "fps"].map((name) => valueOf(save, name));
+  if (!isLinked(save, "fps") && Number(fps) > WEBP_RATE) return null;
+  // Of ours, 0 is lossless.
+  const crf = lossless ? 0 : Math.max(1, Math.round(63 * (1 - Number(quality) / 100)));
+  return withQuality(WEBP, crf, offers, [
+    ["filename_prefix", valueOf(save, "filename_prefix")],
+    ["fps", fps],
+    ["preset", WEBP_METHODS.find(([theirs]) => theirs === method)?.[1] ?? "medium"],
+  ]);
+}
+
+/**
+ * @param {LGraphNode} node a node of ours that saves animated WebP
+ * @returns {Values} Save Animated WEBP's
+ */
+function toSaveAnimatedWebp(node) {
+  const crf = Number(valueOf(node, "quality"));
+  return [
+    ["filename_prefix", valueOf(node, "filename_prefix")],
+    ["fps", valueOf(node, "fps")],
+    ["lossless", crf === 0],
+    // What libwebp is told, to the nearest; of lossless files it is the effort, of which stock's own default asks 80.
+    ["quality", crf === 0 ? 80 : Math.round(100 * (1 - crf / 63))],
+    ["method", WEBP_METHODS.find(([, ours]) => ours === valueOf(node, "preset"))?.[0] ?? "default"],
+  ];
+}
+
 /** Video Combine's formats, with the pixel format or profile that each of ours has; "": the format has one. */
 const COMBINE_FORMATS = [
   ["video/h264-mp4", "yuv420p", "mp4 (H.264)"],
@@ -66,7 +110,7 @@ const COMBINE_FORMATS = [
   ["video/webm", "", "webm (VP9)"],
   ["video/ProRes", "hq", "mov (ProRes 422 HQ)"],
   ["image/gif", "", "gif"],
-  ["image/webp", "", "webp (animated)"],
+  ["image/webp", "", WEBP],
 ];
 /** What Video Combine's settings have to say for ours to do the same; those that a format lacks do not matter. */
 const COMBINE_SAME = /** @type {[string, unknown[]][]} */ ([
@@ -114,6 +158,7 @@ const CRF_RANGES = [
   ["H.26", 0, 51],
   ["AV1", 1, 63],
   ["VP9", 0, 63],
+  [WEBP, 0, 63],
 ];
 
 /**
@@ -149,10 +194,10 @@ const STOCK_VIDEO = {
 
 /**
  * The stock nodes that save a video as our node does.
- * @param {LGraphNode} node Async VAE Decode & Save Video
+ * @param {LGraphNode} node Async VAE Decode & Save Video, or Async Save Video
  * @param {boolean} choosesCodec whether stock's Save Video is a newer one
- * @param {boolean} needsVideo whether somebody uses the video, which Save WEBM takes no part in
- * @returns {{ saver: "SaveVideo" | "SaveWEBM", values: Values, lost: string[] }} `lost`: the settings, or the format,
+ * @param {boolean} needsVideo whether somebody uses the video, which only Save Video has to do with
+ * @returns {{ saver: "SaveVideo" | "SaveWEBM" | "SaveAnimatedWEBP", values: Values, lost: string[] }} `lost`: the settings, or the format,
  *   that stock does not know
  */
 export function toStockVideo(node, choosesCodec, needsVideo) {
@@ -161,6 +206,7 @@ export function toStockVideo(node, choosesCodec, needsVideo) {
   const lost = ["ping_pong", "loop_count", "trim_to_audio"].filter((name) => valueOf(node, name));
   /** @type {Values} */
   const prefix = [["filename_prefix", valueOf(node, "filename_prefix")]];
+  if (format === WEBP && !needsVideo) return { saver: "SaveAnimatedWEBP", values: toSaveAnimatedWebp(node), lost };
   if (["webm (VP9)", "webm (AV1 10-bit)"].includes(format) && !needsVideo && !isLinked(node, "audio")) {
     const codec = format.includes("AV1") ? "av1" : "vp9";
     const values = [...prefix, ["codec", codec], ["fps", valueOf(node, "fps")], ["crf", quality]];

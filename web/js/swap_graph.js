@@ -269,10 +269,14 @@ const TITLES = new Set([
   "Save Video",
   "Save WEBM",
   "SaveWEBM",
+  "Save Animated WEBP",
+  "SaveAnimatedWEBP",
   "Video Combine 🎥🅥🅗🅢",
   "Async VAE Decode",
   "Async VAE Decode & Save Frames",
   "Async VAE Decode & Save Video",
+  "Async Save Frames",
+  "Async Save Video",
 ]);
 
 /**

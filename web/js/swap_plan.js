@@ -7,7 +7,7 @@
  * in memory for them before, too. The video, in contrast, is not handed on: stock's is made of the frames and ours of
  * the file, so where somebody else uses what Create Video or Save Video gives, only the plain replacement is offered.
  */
-import { ofSaveVideo, ofSaveWebm, ofVideoCombine, valueOf } from "./swap_formats.js";
+import { ofSaveAnimatedWebp, ofSaveVideo, ofSaveWebm, ofVideoCombine, valueOf } from "./swap_formats.js";
 import { inputOf, linkOf } from "./swap_graph.js";
 
 /**
@@ -20,7 +20,16 @@ import { inputOf, linkOf } from "./swap_graph.js";
 export const DECODE = "AsyncVAEDecode";
 export const SAVE_FRAMES = "AsyncVAEDecodeSaveFrames";
 export const SAVE_VIDEO = "AsyncVAEDecodeSaveVideo";
+/** Those that save images which are there already. */
+export const IMAGES_SAVE_FRAMES = "AsyncSaveFrames";
+export const IMAGES_SAVE_VIDEO = "AsyncSaveVideo";
 export const STOCK_DECODES = new Set(["VAEDecode", "VAEDecodeTiled"]);
+/** Nodes that save a video of images alone. @type {Record<string, typeof ofSaveWebm>} */
+const VIDEO_SAVERS = {
+  SaveWEBM: ofSaveWebm,
+  SaveAnimatedWEBP: ofSaveAnimatedWebp,
+  VHS_VideoCombine: ofVideoCombine,
+};
 const TILES = ["tile_size", "overlap", "temporal_size", "temporal_overlap"];
 
 /**
@@ -35,12 +44,11 @@ export function choicesFor(decode, offersOf) {
   for (const { node: user, input, via } of usersOf(decode, 0)) {
     if (user.mode !== decode.mode) continue;
     const chain = { decode, via };
+    const ofSaver = VIDEO_SAVERS[user.type];
     if (user.type === "SaveImage" && input === "images") {
       choices.frames ??= framesSwap({ ...chain, save: user });
-    } else if (user.type === "SaveWEBM" && input === "images") {
-      choices.video ??= videoSwap({ ...chain, save: user }, ofSaveWebm(user, offersOf(SAVE_VIDEO)), offersOf);
-    } else if (user.type === "VHS_VideoCombine" && input === "images") {
-      choices.video ??= videoSwap({ ...chain, save: user }, ofVideoCombine(user, offersOf(SAVE_VIDEO)), offersOf);
+    } else if (ofSaver && input === "images") {
+      choices.video ??= videoSwap({ ...chain, save: user }, ofSaver(user, offersOf(SAVE_VIDEO)), offersOf);
     } else if (user.type === "CreateVideo" && input === "images") {
       const [next, ...more] = usersOf(user, 0);
       if (!next || more.length || next.node.type !== "SaveVideo" || next.node.mode !== decode.mode) continue;
@@ -123,7 +131,7 @@ function saving({ decode, via, create, save }, type, values, renamed) {
   const inputs = decodeInputs(decode);
   for (const [node, name, as] of renamed) inputs.push({ node, name, to: 0, as });
   const outputs = [{ node: decode, slot: 0, to: 0, type: "IMAGE" }];
-  // Save Image and Save WEBM hand the images on where core is new enough.
+  // Save Image and the like hand the images on where core is new enough.
   const handed = (save.outputs ?? []).findIndex((/** @type {any} */ output) => output.type === "IMAGE");
   if (handed >= 0) outputs.push({ node: save, slot: handed, to: 0, type: "IMAGE" });
   const swap = {
