@@ -44,7 +44,8 @@ def core(request: pytest.FixtureRequest) -> Core:
 @pytest.fixture(scope="session")
 def models(core: Core, pytestconfig: pytest.Config) -> Models:
     """The VAE files of ``core``."""
-    cache = pytestconfig.cache
+    # There is none with "-p no:cacheprovider".
+    cache = getattr(pytestconfig, "cache", None)
     folder = Path(tempfile.mkdtemp()) if cache is None else cache.mkdir(f"async-vae-decode-vaes-{core.version}")
     return Models(core, folder)
 

@@ -2,7 +2,8 @@
 
     python core_shim/bootstrap.py families_in_core.py [part …]
 
-Runs in a checkout's interpreter with the checkout as its working directory, on the CPU. Each part prints one line of
+Runs in a checkout's interpreter with the checkout as its working directory, on the CPU unless ``COMFYUI_TEST_GPU`` is
+set (memory is traced on the CPU alone). Each part prints one line of
 JSON for each thing that it tried; what failed says so in its line, so that one family cannot hide another.
 """
 
@@ -39,7 +40,7 @@ def prepare() -> None:
     torch.set_num_threads(1)
     # The checkout first: it has modules named like folders of ours.
     sys.path[:0] = [os.getcwd(), str(Path(__file__).parent)]
-    sys.argv[1:] = ["--cpu"]
+    sys.argv[1:] = [] if os.environ.get("COMFYUI_TEST_GPU") else ["--cpu"]
     importlib.import_module("comfy.options").enable_args_parsing()
     importlib.import_module("comfy.sd")
     with contextlib.suppress(ImportError, AttributeError):
@@ -84,7 +85,8 @@ def pack_frames(vae: Any, latent: Any) -> tuple[Any, Any, list[int]]:
     tap = engine.choose_tap(vae_side.decoder_of(vae), images_per_step=4)
     vae_side.load(vae, tap, latent, ring_bytes=0)
     pieces: list[int] = []
-    with engine.FramePipeline([sink], chunk_size=3, finish=vae_side.output_of(vae)) as pipeline:
+    finish = vae_side.output_of(vae)
+    with engine.FramePipeline([sink], chunk_size=3, device=vae.device, finish=finish) as pipeline:
         submit = pipeline.submit
 
         def noted(piece: Any) -> None:

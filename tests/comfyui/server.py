@@ -27,6 +27,9 @@ ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "
 #: What the pack's folder is called in ``custom_nodes``: not its own name, because users choose it.
 PACK_FOLDER = "named-by-the-user"
 
+#: Set, the servers compute where they would for a user, on the GPU; else on the CPU.
+GPU_VARIABLE = "COMFYUI_TEST_GPU"
+
 READY_TIMEOUT = 180.0
 STOP_TIMEOUT = 10.0
 
@@ -45,7 +48,7 @@ class Server:
         options: further command-line options, such as ``--disable-metadata``.
         env: further environment variables.
         output: where it saves, when not in ``base``.
-        cpu: whether it computes on the CPU.
+        cpu: whether it computes on the CPU; ``None``: unless ``COMFYUI_TEST_GPU`` is set.
     """
 
     def __init__(
@@ -57,10 +60,12 @@ class Server:
         options: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         output: Path | None = None,
-        cpu: bool = True,
+        cpu: bool | None = None,
     ) -> None:
         self.core = core
         self.base = base
+        if cpu is None:
+            cpu = not os.environ.get(GPU_VARIABLE)
         self.options = [*(["--cpu"] if cpu else []), *options]
         self.env = dict(env or {})
         self.input = base / "input"
