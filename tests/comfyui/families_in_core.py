@@ -3,8 +3,8 @@
     python core_shim/bootstrap.py families_in_core.py [part …]
 
 Runs in a checkout's interpreter with the checkout as its working directory, on the CPU unless ``COMFYUI_TEST_GPU`` is
-set (memory is traced on the CPU alone). Each part prints one line of
-JSON for each thing that it tried; what failed says so in its line, so that one family cannot hide another.
+set (for ``exactness`` and ``shapes``; the others measure host memory). Each part prints one line of JSON for each thing
+that it tried; what failed says so in its line, so that one family cannot hide another.
 """
 
 from __future__ import annotations
