@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image, ImageChops
 
+from async_decode.sinks.video_formats import VIDEO_FORMATS
+
 if TYPE_CHECKING:
     from tests.browser.front_end import FrontEnd, Renderer
 
@@ -212,7 +214,11 @@ def test_animated_webp_and_back(front_end: FrontEnd, lossless: bool) -> None:
     replaced = front_end.prompt()[webp]["inputs"]
     execute(front_end, "Restore", webp)
 
-    assert replaced["quality"] == (0 if lossless else 13)
+    asked = VIDEO_FORMATS["webp (animated)"]
+    assert asked.quality is not None
+    name, value = asked.quality(replaced["quality"])
+    assert (name, round(float(value))) == (("-lossless", 1) if lossless else ("-quality", 79))
+    assert asked.speeds[replaced["preset"]] == ("-compression_level", "6"), "as Save Animated WEBP's slowest"
     assert replaced["fps"] == 12.5 and replaced["filename_prefix"] == "moving/picture"
     assert unrolled(front_end.prompt()) == before
 
