@@ -80,11 +80,16 @@ def _device(device: torch.device) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package is in, if it is in one; ``+`` where files differ from it."""
+    """The commit of the checkout that this package is in, if it is in one; ``+`` where files differ from it.
+
+    ``ASYNC_DECODE_COMMIT`` tells it for a copy whose git does not know.
+    """
     here = str(Path(__file__).parent)
+    if told := os.environ.get("ASYNC_DECODE_COMMIT"):
+        return told
     commit = _output("git", "-C", here, "rev-parse", "--short=12", "HEAD")
     if commit is None:
-        return os.environ.get("ASYNC_DECODE_COMMIT")
+        return None
     changed = _output("git", "-C", here, "status", "--porcelain", "--untracked-files=no", "--", str(Path(here).parent))
     return commit + ("+" if changed else "")
 
