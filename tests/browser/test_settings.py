@@ -61,7 +61,10 @@ def test_previews_are_switched_off_and_on(front_end: FrontEnd, client: Client, m
     front_end.page.evaluate(
         """() => {
           window.previews = 0;
-          window.comfyAPI.api.api.addEventListener("b_preview", () => (window.previews += 1));
+          window.ended = [];
+          const { api } = window.comfyAPI.api;
+          api.addEventListener("b_preview", () => (window.previews += 1));
+          api.addEventListener("execution_success", ({ detail }) => window.ended.push(detail.prompt_id));
         }"""
     )
     vae = front_end.add("TestLoadVAE", vae_name=models.file("wan21"))
@@ -77,8 +80,10 @@ def test_previews_are_switched_off_and_on(front_end: FrontEnd, client: Client, m
         assert told.value.ok
         front_end.set_widget(latent, "seed", next(seeds))
         before = front_end.page.evaluate("() => window.previews")
-        entry = front_end.wait(front_end.queue())
-        assert entry["status"]["status_str"] == "success"
+        prompt_id = front_end.queue()
+        assert front_end.wait(prompt_id)["status"]["status_str"] == "success"
+        # The page hears of it later than the history does, but behind the previews.
+        front_end.page.wait_for_function("id => window.ended.includes(id)", arg=prompt_id)
         return int(front_end.page.evaluate("() => window.previews") - before)
 
     assert previews(False) == 0
