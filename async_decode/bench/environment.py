@@ -84,9 +84,9 @@ def _commit() -> str | None:
 
     ``ASYNC_DECODE_COMMIT`` tells it for a copy whose git does not know.
     """
-    here = str(Path(__file__).parent)
     if told := os.environ.get("ASYNC_DECODE_COMMIT"):
         return told
+    here = str(Path(__file__).parent)
     commit = _output("git", "-C", here, "rev-parse", "--short=12", "HEAD")
     if commit is None:
         return None

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 STOCK = {"VAEDecode", "VAEDecodeTiled"}
 OURS = "AsyncVAEDecode"
 SAVERS = {"SaveVideo", "SaveWEBM", "SaveAnimatedWEBP"}
-#: Every template on the newest core; on an older one, whose templates are mostly the same, each so-many-th.
-SAMPLE_OF_OLDER = 6
 SITE_PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 # Opened twice: what a template's file leaves out is filled in by then, and undo opens the workflow as well.
@@ -47,8 +45,6 @@ async (workflow) => {
 def test_every_template(front_end: FrontEnd, capsys: pytest.CaptureFixture[str]) -> None:
     core = front_end.server.core
     found = dict(templates(core.python))
-    if core.version == "0.3.64":
-        found = dict(list(found.items())[::SAMPLE_OF_OLDER])
     wrong: dict[str, list[str]] = {}
     made: Counter[str] = Counter()
     videos = 0

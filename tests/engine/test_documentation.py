@@ -126,7 +126,10 @@ def test_readme_shows_the_client_as_it_is() -> None:
 
 
 def test_code_in_readme_is_python() -> None:
-    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+    codes = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+    assert codes
+    for code in codes:
         ast.parse(code)
 
 

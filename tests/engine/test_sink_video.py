@@ -137,6 +137,7 @@ def test_index_stands_in_front_so_that_a_browser_can_begin(tmp_path: Path) -> No
 
     content = sink.path.read_bytes()
     assert -1 < content.find(b"moov") < content.find(b"mdat")
+    assert b"moof" not in content
 
 
 def test_grey_frames_become_a_grey_video(tmp_path: Path) -> None:
