@@ -7,13 +7,14 @@ are built on it, and so are the command line (``python -m async_decode``) and pr
     from async_decode import FramePipeline, choose_tap
 """
 
+from .decoding import Decoding
+from .device.conversion import DecoderOutput, Finish, FinishedFrames
 from .errors import AsyncDecodeError, Cancelled, DecodeError, FFmpegError, SinkError
-from .finish import DecoderOutput, Finish, FinishedFrames
 from .frames import Clip, PixelFormat
-from .pipeline import FramePipeline
-from .report import Report
+from .pipeline.frame_pipeline import FramePipeline
+from .report.report import Report
 from .spans import Recorder, Span, Stage
-from .taps import Decoding, Tap, VideoDecoder, choose_tap
+from .taps import Tap, VideoDecoder, choose_tap
 
 __version__ = "0.1.0"
 

@@ -16,7 +16,7 @@ from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 from ..async_decode import FramePipeline
-from ..async_decode.live import INTERVAL, LiveRun, RecentRuns
+from ..async_decode.pipeline.live import INTERVAL, LiveRun, RecentRuns
 
 #: A run has begun, has got on, has ended.
 STARTED, PROGRESS, ENDED = (f"async_vae_decode.{kind}" for kind in ("started", "progress", "ended"))

@@ -21,8 +21,8 @@ from comfy_api.v0_0_2 import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..async_decode import Clip, DecodeError, Decoding, FinishedFrames, FramePipeline, Tap
-from ..async_decode.pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
-from ..async_decode.ring import ring_bytes
+from ..async_decode.device.ring import ring_bytes
+from ..async_decode.pipeline.frame_pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
 from ..async_decode.sinks import PreviewSink, Sink, TensorSink
 from ..async_decode.taps import Ladder, Tiling
 from . import events

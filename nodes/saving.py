@@ -12,7 +12,7 @@ from comfy.cli_args import args
 from comfy_api.v0_0_2 import io
 
 from ..async_decode import SinkError
-from ..async_decode.files import OutputNames
+from ..async_decode.sinks.files import OutputNames
 
 
 def filename_prefix_input(default: str) -> io.Input:

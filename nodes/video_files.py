@@ -14,8 +14,8 @@ import torch
 from comfy_api.v0_0_2 import InputImpl, io, ui
 
 from ..async_decode import SinkError
-from ..async_decode.files import OutputNames
 from ..async_decode.sinks import H264_MP4, VIDEO_FORMATS, HardwareFormats, Sink, Sound, VideoFormat, VideoSink
+from ..async_decode.sinks.files import OutputNames
 from . import saving
 
 #: The longest side of what stands in for a file that browsers do not play, in pixels.

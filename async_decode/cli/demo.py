@@ -15,14 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..demo import load_latent, load_vae
-from ..files import OutputNames
-from ..pipeline import FramePipeline
-from ..report import Report
+from ..pipeline.frame_pipeline import FramePipeline
+from ..report.report import Report
+from ..report.timeline import draw_comparison
+from ..report.trace import write_chrome_trace
 from ..sinks import ImageFilesSink, PngEncoder, VideoSink
+from ..sinks.files import OutputNames
 from ..spans import Span
 from ..taps import VideoDecoder, choose_tap
-from ..timeline import draw_comparison
-from ..trace import write_chrome_trace
 
 #: The clip was drawn for this rate, frames a second.
 FPS = 24

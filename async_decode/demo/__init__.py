@@ -1,4 +1,4 @@
-"""The demo's own video VAE, the clip that it was trained to show, and that clip encoded."""
+"""The demo's own video VAE, and the clip that it was trained to show, encoded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from .clip import demo_clip
 from .model import DemoVAE
 from .weights import read_safetensors
 
@@ -38,4 +37,4 @@ def load_latent() -> torch.Tensor:
     return read_safetensors(LATENT_PATH)["latent_tensor"].float()
 
 
-__all__ = ["LATENT_PATH", "WEIGHTS_PATH", "DemoVAE", "demo_clip", "load_latent", "load_vae"]
+__all__ = ["LATENT_PATH", "WEIGHTS_PATH", "DemoVAE", "load_latent", "load_vae"]

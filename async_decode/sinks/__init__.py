@@ -1,17 +1,17 @@
 """Sinks: who takes finished frames. One file for each kind, and the formats that they write."""
 
 from .base import Sink
-from .image_deep import Png16Encoder, TiffEncoder
-from .image_exr import ExrEncoder
-from .image_files import ImageFilesSink
-from .image_formats import ImageEncoder, JpegEncoder, PngEncoder, WebpEncoder
+from .image.deep import Png16Encoder, TiffEncoder
+from .image.exr import ExrEncoder
+from .image.files import ImageFilesSink
+from .image.formats import ImageEncoder, JpegEncoder, PngEncoder, WebpEncoder
 from .null import NullSink
 from .preview import PreviewSink
 from .tensor import TensorSink
-from .video import VideoSink
-from .video_formats import H264_MP4, VIDEO_FORMATS, VideoFormat, exact_rate
-from .video_hardware import HardwareFormats
-from .video_sound import Sound
+from .video.formats import H264_MP4, VIDEO_FORMATS, VideoFormat, exact_rate
+from .video.hardware import HardwareFormats
+from .video.sink import VideoSink
+from .video.sound import Sound
 
 __all__ = [
     "H264_MP4",

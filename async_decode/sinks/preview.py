@@ -14,7 +14,7 @@ from PIL import Image
 from ..frames import Clip, FrameArray, PixelFormat, Planes
 from ..spans import Recorder
 from .base import Sink
-from .image_formats import image_of
+from .image.formats import image_of
 
 #: The longest side of a preview, in pixels.
 MAX_SIDE = 512

@@ -9,32 +9,14 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..decoding import Decoding
+
 #: Takes a piece ``(T, C, H, W)`` of raw decoder output on the compute device.
 Submit = Callable[[Tensor], None]
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How a clip is decoded, as the report tells it.
-
-    Attributes:
-        kind: ``tapped`` (pieces taken while the VAE's own decode runs), ``batches`` (images, some at a time),
-            ``windows`` (overlapping stretches of time, blended), ``tiles`` (overlapping parts of the frames, blended),
-            ``whole`` (the clip in one go, then cut), ``images`` (nothing is decoded: the frames were there already).
-        exact: the frames are bit-equal to those of the VAE's own decode.
-        bounded: device memory does not grow with the clip, but for its latent.
-        detail: one line for people, for example why it is not exact.
-    """
-
-    kind: Literal["tapped", "batches", "windows", "tiles", "whole", "images"]
-    exact: bool
-    bounded: bool
-    detail: str = ""
 
 
 @dataclass(frozen=True)

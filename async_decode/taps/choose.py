@@ -16,8 +16,8 @@ from .base import Tap, VideoDecoder
 from .chunked_output import ChunkedOutput
 from .image_batches import ImageBatches
 from .step_hook import StepHook
-from .streamed_tiles import StreamedTiles
-from .tiling import Scale, Tiling
+from .tiles.streamed_tiles import StreamedTiles
+from .tiles.tiling import Scale, Tiling
 from .whole import Whole
 
 #: What part of some decoders runs on the whole clip, before the pieces.

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..decoding import Decoding
 from ..errors import DecodeError
-from .base import Decoding, Submit, Tap, VideoDecoder
+from .base import Submit, Tap, VideoDecoder
 
 
 class OutputBuffer:

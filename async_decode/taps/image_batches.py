@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import Decoding, Submit, Tap, VideoDecoder
+from ..decoding import Decoding
+from .base import Submit, Tap, VideoDecoder
 
 
 class ImageBatches(Tap):

@@ -14,8 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .base import Decoding, Submit, Tap
-from .temporal_windows import TemporalWindows
+from ..decoding import Decoding
+from .base import Submit, Tap
+from .tiles.temporal_windows import TemporalWindows
 
 #: What torch says, on its various devices, when an allocation fails and the error has no type of its own.
 _PHRASES = ("out of memory", "not enough memory", "can't allocate memory")

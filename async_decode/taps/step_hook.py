@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..decoding import Decoding
 from ..errors import DecodeError
-from .base import Decoding, Submit, Tap, VideoDecoder
+from .base import Submit, Tap, VideoDecoder
 
 #: Numbers that a stand-in can show in one channel: n / 128 is exact in every floating type that models use.
 _DIGITS = 127

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..decoding import Decoding
 from ..errors import DecodeError
-from .base import Decoding, Submit, Tap, VideoDecoder
+from .base import Submit, Tap, VideoDecoder
 
 
 class Whole(Tap):

@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench.host import HostSizes, MakePair, Pair, carry, clip, named
+from bench.saving import FPS, Saving, frames_in
+from bench.stock import save_images, save_video
+from bench.workload import Loaders, Model
 from torch import Tensor
 
 import async_decode
 from async_decode import FinishedFrames
-from async_decode.bench.host import HostSizes, MakePair, Pair, carry, clip, named
-from async_decode.bench.saving import FPS, Saving, frames_in
-from async_decode.bench.stock import save_images, save_video
-from async_decode.bench.workload import Loaders, Model
 
 ROOT = Path(__file__).resolve().parents[2]
 #: The preset of core's Save Video, which has no input for it: x264's own default.

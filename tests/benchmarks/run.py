@@ -1,9 +1,10 @@
-"""The benchmark with ComfyUI's own VAEs and nodes beside what ``python -m async_decode bench`` measures.
+"""Measures this machine, with every way of doing the same work side by side.
 
+    python tests/benchmarks/run.py
     python tests/benchmarks/run.py --comfyui ~/ComfyUI --case comfy-wan2.1:bf16:720x1280:21
 
-takes every option of ``python -m async_decode bench --help``, and ``--comfyui`` (default: ``COMFYUI_PATH``), the
-checkout whose VAEs it offers. ComfyUI's requirements have to be installed for the Python that runs this.
+With ``--comfyui`` (default: ``COMFYUI_PATH``), a checkout, ComfyUI's own VAEs and nodes are measured beside the rest.
+ComfyUI's requirements have to be installed for the Python that runs this.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ from pathlib import Path
 # Behind everything else, so that it works from a checkout that is not installed, and hides nothing of ComfyUI's.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from bench import child
+from bench.command import add_options, run_suite
+from bench.models import LOADERS
+from bench.workload import Loaders
 from comfyui_models import FAMILIES, host_pairs, loaders
-
-from async_decode.bench import child
-from async_decode.bench.models import LOADERS
-from async_decode.bench.workload import Loaders
-from async_decode.cli.bench import add_options, run_suite
 
 _CHILD = "--child"
 
@@ -47,7 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _loaders(checkout),
         child=[sys.executable, __file__, _CHILD, str(checkout or "")],
         arguments=arguments,
-        program="tests/benchmarks/run.py",
         host_pairs=host_pairs(checkout) if checkout is not None else (),
     )
 

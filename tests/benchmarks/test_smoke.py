@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from async_decode.bench import arms, harness, memory, trace
-from async_decode.bench.host import HostSizes, measure_host
-from async_decode.bench.saving import Saving
-from async_decode.bench.workload import LATENTS, Case, Loaders, Model, Workload
-from async_decode.cli.bench import add_options, run_suite
 from async_decode.demo.model import DemoVAE
 from async_decode.taps import VideoDecoder
+from tests.benchmarks.bench import arms, harness, memory, trace
+from tests.benchmarks.bench.command import add_options, run_suite
+from tests.benchmarks.bench.host import HostSizes, measure_host
+from tests.benchmarks.bench.saving import Saving
+from tests.benchmarks.bench.workload import LATENTS, Case, Loaders, Model, Workload
 
 CASE = Case.parse("narrow:fp32:16x24:3")
 SAVINGS = [Saving.parse(name) for name in ("png4", "png1@2/5", "h264-veryfast", "image")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from async_decode.words import ADVICE
+from async_decode.report.words import ADVICE
 from tests.comfyui.client import Client
 from tests.comfyui.fixtures import Models
 from tests.comfyui.server import PACK_FOLDER, REPOSITORY

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image, ImageChops
 
-from async_decode.sinks.video_formats import VIDEO_FORMATS
+from async_decode.sinks.video.formats import VIDEO_FORMATS
 
 if TYPE_CHECKING:
     from tests.browser.front_end import FrontEnd, Renderer

@@ -172,7 +172,7 @@ def short_of_memory(step: str, way: str) -> dict[str, Any]:
     vae, latent = a_vae("wan21"), noise(1, 16, 9, *SIZE)
     sys.modules.setdefault("server", stand_in_for_server())
     running, sinks = pack_module("nodes.running"), pack_module("async_decode.sinks")
-    files = pack_module("async_decode.files")
+    files = pack_module("async_decode.sinks.files")
     decoder = vae.first_stage_model.decoder
     calls: list[int] = []
     count = decoder.register_forward_hook(lambda *_: calls.append(1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from async_decode.ffmpeg import find_ffmpeg
+from async_decode.sinks.ffmpeg import find_ffmpeg
 from tests.comfyui.client import Client, Prompt
 from tests.comfyui.fixtures import Models, random_latent
 from tests.comfyui.outputs import WORKFLOW, files_of, png_chunks

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from async_decode.ffmpeg import find_ffmpeg
+from async_decode.sinks.ffmpeg import find_ffmpeg
 from tests.comfyui.client import Client, Output, Prompt
 from tests.comfyui.fixtures import Models, random_latent
 from tests.comfyui.outputs import check_usable, files_of, names_in, wait_until

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from async_decode.words import ADVICE
+from async_decode.report.words import ADVICE
 from tests.comfyui.client import Client
 from tests.comfyui.server import REPOSITORY
 

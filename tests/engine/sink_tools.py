@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from async_decode import Clip, PixelFormat, Recorder
-from async_decode.ffmpeg import find_ffmpeg
 from async_decode.sinks import ImageEncoder, Sink
+from async_decode.sinks.ffmpeg import find_ffmpeg
 
 #: The longest that a test waits for what should happen at once, in seconds.
 PATIENCE = 60

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from async_decode.demo import LATENT_PATH, WEIGHTS_PATH, demo_clip, load_latent, load_vae
-from async_decode.demo.clip import training_clip
+from async_decode.demo import LATENT_PATH, WEIGHTS_PATH, load_latent, load_vae
 from async_decode.demo.model import DemoVAE
 from async_decode.demo.weights import read_safetensors
 from async_decode.errors import DecodeError
+from tests.demo_training.clip import demo_clip, training_clip
 
 
 @pytest.fixture(scope="module")

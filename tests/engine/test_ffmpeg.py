@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from async_decode import FFmpegError
-from async_decode.ffmpeg import TAIL_BYTES, FFmpegProcess, ffmetadata, file_url, find_ffmpeg
+from async_decode.sinks.ffmpeg import TAIL_BYTES, FFmpegProcess, ffmetadata, file_url, find_ffmpeg
 from tests.engine.sink_tools import PATIENCE, decode, nothing_survives, pictures
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs signals and shell scripts")

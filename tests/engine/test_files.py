@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from async_decode import SinkError
-from async_decode.files import OutputNames, Reservation, file_error, next_number
+from async_decode.sinks.files import OutputNames, Reservation, file_error, next_number
 from tests.engine.sink_tools import PATIENCE
 
 

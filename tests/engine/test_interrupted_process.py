@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from async_decode import Recorder
-from async_decode.files import OutputNames
 from async_decode.sinks import VIDEO_FORMATS, ImageFilesSink, PngEncoder, VideoSink
+from async_decode.sinks.files import OutputNames
 from tests.engine.sink_tools import PATIENCE, clip_of, decode, pictures, psnr, run_ffmpeg, save
 
 #: Large enough that most of the time some file is half-written.

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from async_decode import FramePipeline, choose_tap
-from async_decode.blocks import Lanes, blocks_of
-from async_decode.live import INTERVAL, LiveRun, RecentRuns
+from async_decode.pipeline.live import INTERVAL, LiveRun, RecentRuns
+from async_decode.report.blocks import Lanes, blocks_of
 from async_decode.spans import Span, Stage
 from tests.engine.toy import CollectSink, ToyVAE, toy_latent
 

@@ -12,7 +12,7 @@ _PROGRAM = r"""
 import re, sys
 from pathlib import Path
 from async_decode import FramePipeline, choose_tap
-from async_decode.files import OutputNames
+from async_decode.sinks.files import OutputNames
 from async_decode.sinks import ImageFilesSink, PngEncoder, TensorSink, VideoSink
 from tests.engine.toy import ToyVAE, toy_latent
 

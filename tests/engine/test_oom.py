@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from async_decode import DecoderOutput, FramePipeline, PixelFormat, SinkError, choose_tap
-from async_decode.files import OutputNames
 from async_decode.sinks import ImageFilesSink, PngEncoder
+from async_decode.sinks.files import OutputNames
 from async_decode.taps import ImageBatches, ImageTiles, Ladder, Tap, TemporalWindows, Tiling, is_out_of_memory
 from tests.engine.test_tiles import IMAGE_SCALE, ToyImageVAE, images
 from tests.engine.test_windows import SCALE, expected
@@ -181,7 +181,7 @@ def test_a_piece_taken_in_part_is_continued_where_it_ended() -> None:
 
 
 def test_no_memory_for_the_ring_opens_the_sinks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    import async_decode.pipeline as module
+    import async_decode.pipeline.frame_pipeline as module
 
     make_ring, sink, latent = module.make_ring, CollectSink(), toy_latent(5)
 

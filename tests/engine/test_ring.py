@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from async_decode import Clip, PixelFormat
-from async_decode.ring import MAX_HOST_BYTES, Chunk, CudaRing, SyncRing, fitting_chunk_frames, ring_bytes
+from async_decode.device.ring import MAX_HOST_BYTES, Chunk, CudaRing, SyncRing, fitting_chunk_frames, ring_bytes
 
 CLIP = Clip(height=5, width=7, channels=3, frames=20)
 BOTH = [PixelFormat.FLOAT32, PixelFormat.UINT8]

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from async_decode import Clip, SinkError
-from async_decode.files import OutputNames
 from async_decode.sinks import ExrEncoder, ImageEncoder, ImageFilesSink, Png16Encoder, TiffEncoder
+from async_decode.sinks.files import OutputNames
 from tests.engine.sink_tools import nothing_survives, run_ffmpeg, save
 
 METADATA = {

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from async_decode import Clip, Recorder, SinkError
-from async_decode.files import OutputNames
 from async_decode.sinks import ImageEncoder, ImageFilesSink, JpegEncoder, PngEncoder, WebpEncoder
+from async_decode.sinks.files import OutputNames
 from tests.engine.sink_tools import exif_texts, nothing_survives, pictures, psnr, run_ffmpeg, save
 
 #: As json.dumps makes it (ASCII), and what somebody's own program may hand over.
@@ -54,7 +54,7 @@ def test_jpeg_is_close_to_the_frames(tmp_path: Path, channels: int, mode: str) -
 def test_jpeg_is_the_same_without_memory_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = pictures(2, 64, 64)
     usual = saved(tmp_path / "usual", JpegEncoder(metadata=METADATA), frames)
-    monkeypatch.setattr("async_decode.sinks.image_formats._scratch_file", tempfile.TemporaryFile)
+    monkeypatch.setattr("async_decode.sinks.image.formats._scratch_file", tempfile.TemporaryFile)
     others = saved(tmp_path / "others", JpegEncoder(metadata=METADATA), frames)
 
     assert [path.read_bytes() for path in usual] == [path.read_bytes() for path in others]
@@ -71,7 +71,7 @@ def test_jpeg_that_the_disk_for_scratch_files_cannot_hold_is_an_error(
         def read(self, size: int | None = -1) -> bytes:
             return super().read(size)[:-5]
 
-    monkeypatch.setattr("async_decode.sinks.image_formats._scratch_file", CutShort)
+    monkeypatch.setattr("async_decode.sinks.image.formats._scratch_file", CutShort)
     sink = ImageFilesSink(OutputNames(tmp_path, "b"), JpegEncoder())
     with nothing_survives(tmp_path):
         with pytest.raises(SinkError, match=r"b_00001_\.jpg could not be written: No space left"):

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from async_decode import Cancelled, Recorder, SinkError
-from async_decode.files import OutputNames, Reservation
 from async_decode.sinks import ImageFilesSink, PngEncoder
+from async_decode.sinks.files import OutputNames, Reservation
 from tests.engine.sink_tools import PATIENCE, GateEncoder, clip_of, nothing_survives, numbered, pictures
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from async_decode import Recorder, Stage
-from async_decode.files import OutputNames
 from async_decode.sinks import ImageFilesSink, PngEncoder
+from async_decode.sinks.files import OutputNames
 from tests.engine.sink_tools import PATIENCE, GateEncoder, clip_of, nothing_survives, numbered, pictures, save
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from async_decode import Recorder, Stage
-from async_decode.files import OutputNames
 from async_decode.sinks import ImageFilesSink, cores
 from async_decode.sinks.cores import Cores, usable_cores
-from async_decode.sinks.image_files import first_writers
+from async_decode.sinks.files import OutputNames
+from async_decode.sinks.image.files import first_writers
 from tests.engine.sink_tools import PATIENCE, GateEncoder, clip_of, nothing_survives, numbered
 
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from async_decode.files import OutputNames
 from async_decode.sinks import ImageFilesSink, PngEncoder
+from async_decode.sinks.files import OutputNames
 from tests.engine.sink_tools import nothing_survives, pictures, save
 
 #: Texts as json.dumps makes them, and some that it never makes.

@@ -15,8 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from async_decode import Recorder, SinkError, Stage
-from async_decode.files import OutputNames
 from async_decode.sinks import H264_MP4, VideoSink, exact_rate
+from async_decode.sinks.files import OutputNames
 from tests.engine.sink_tools import (
     PATIENCE,
     clip_of,

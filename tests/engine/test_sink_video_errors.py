@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 from async_decode import Cancelled, FFmpegError, FinishedFrames, FramePipeline, Recorder, SinkError
-from async_decode.files import OutputNames
 from async_decode.sinks import ImageFilesSink, PngEncoder, VideoSink
+from async_decode.sinks.files import OutputNames
 from tests.engine.sink_tools import PATIENCE, clip_of, decode, nothing_survives, pictures, probe, psnr, save
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")

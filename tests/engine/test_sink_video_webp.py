@@ -13,9 +13,10 @@ import pytest
 from PIL import Image, ImageSequence
 
 from async_decode import Recorder
-from async_decode.files import OutputNames
-from async_decode.sinks import VIDEO_FORMATS, VideoSink, webp_exif
-from async_decode.sinks.webp_exif import add_exif
+from async_decode.sinks import VIDEO_FORMATS, VideoSink
+from async_decode.sinks.files import OutputNames
+from async_decode.sinks.image import webp_exif
+from async_decode.sinks.image.webp_exif import add_exif
 from tests.engine.sink_tools import PATIENCE, clip_of, exif_texts, nothing_survives, pictures, save
 
 WEBP = VIDEO_FORMATS["webp (animated)"]

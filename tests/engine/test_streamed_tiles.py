@@ -11,7 +11,7 @@ from torch import Tensor
 
 from async_decode import VideoDecoder
 from async_decode.taps import StreamedTiles, Tiling, streamed_tiles
-from async_decode.taps.tile_cache import TileCaches
+from async_decode.taps.tiles.tile_cache import TileCaches
 from tests.engine.test_windows import SCALE, expected
 from tests.engine.toy import ToyVAE, toy_latent
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from async_decode.ffmpeg import ask, find_ffmpeg
-from async_decode.sinks import H264_MP4, VIDEO_FORMATS, HardwareFormats, video_hardware
-from async_decode.sinks.video_hardware import hardware_formats
+from async_decode.sinks import H264_MP4, VIDEO_FORMATS, HardwareFormats
+from async_decode.sinks.ffmpeg import ask, find_ffmpeg
+from async_decode.sinks.video import hardware as video_hardware
+from async_decode.sinks.video.hardware import hardware_formats
 from tests.engine.sink_tools import PATIENCE, nothing_survives
 
 #: One that works wherever x264 does, one whose hardware no machine has, one that ffmpeg does not even know.

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from async_decode import FinishedFrames, FramePipeline
-from async_decode.files import OutputNames
 from async_decode.sinks import VIDEO_FORMATS, Sound, VideoSink
-from async_decode.sinks.video_formats import Tags
+from async_decode.sinks.files import OutputNames
+from async_decode.sinks.video.formats import Tags
 from tests.engine.sink_tools import exif_texts, nothing_survives, pictures, psnr, run_ffmpeg
 from tests.engine.test_sink_video import tags_of
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from async_decode import Cancelled, Recorder, SinkError
-from async_decode.files import OutputNames
 from async_decode.sinks import VIDEO_FORMATS, Sound, VideoSink
-from async_decode.sinks.video_sound import SoundFile
+from async_decode.sinks.files import OutputNames
+from async_decode.sinks.video.sound import SoundFile
 from tests.engine.sink_tools import PATIENCE, clip_of, nothing_survives, numbered, pictures, run_ffmpeg, save, tags_of
 
 FFV1 = VIDEO_FORMATS["mkv (FFV1)"]

@@ -77,7 +77,7 @@ def test_sums_are_no_longer_than_a_window(monkeypatch: pytest.MonkeyPatch) -> No
         lengths.append(size[2])
         return zeros(size, **options)
 
-    monkeypatch.setattr("async_decode.taps.tiling.torch.zeros", measured)
+    monkeypatch.setattr("async_decode.taps.tiles.tiling.torch.zeros", measured)
 
     run(Tiling(window=4, window_overlap=2), toy_latent(40))
 

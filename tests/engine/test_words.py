@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import pytest
 
-from async_decode.report import Report, build_report
+from async_decode.decoding import Decoding
+from async_decode.report.report import Report, build_report
+from async_decode.report.words import ADVICE
 from async_decode.spans import Span, Stage
-from async_decode.taps.base import Decoding
-from async_decode.words import ADVICE
 
 SECOND = 10**9
 #: Decoding takes 4 of 10 seconds, and waits for a slot for 5 while a chunk waits for the sinks.

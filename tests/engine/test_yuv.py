@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from async_decode import Clip, DecoderOutput, FinishedFrames, FramePipeline, PixelFormat
-from async_decode.files import OutputNames
 from async_decode.sinks import VIDEO_FORMATS, PreviewSink, VideoSink
-from async_decode.sinks.video_arguments import _conversion
+from async_decode.sinks.files import OutputNames
+from async_decode.sinks.video.arguments import _conversion
 from tests.engine.sink_tools import pictures, psnr, run_ffmpeg
 from tests.engine.test_sink_video import rgb_of
 from tests.engine.toy import CollectSink, stock_bytes

@@ -1,0 +1,6 @@
+"""Pieces in, chunks through the ring, frames to the sinks: the pipeline, its threads and what guards them."""
+
+from .frame_pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE, FramePipeline
+from .live import LiveRun, RecentRuns
+
+__all__ = ["MAX_BUFFER_DEPTH", "MAX_CHUNK_SIZE", "FramePipeline", "LiveRun", "RecentRuns"]

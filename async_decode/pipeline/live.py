@@ -1,0 +1,192 @@
+"""Runs as somebody follows them from outside: news of a run now and then, and the last runs to look at afterwards.
+
+It starts no threads: whoever passes news on asks for them now and then.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..report.blocks import Lanes, blocks_of
+from ..report.report import Report
+from ..report.trace import to_chrome_trace
+from ..spans import Recorder, Span
+from .frame_pipeline import FramePipeline
+
+#: Seconds between two pieces of news.
+INTERVAL = 0.1
+#: Advice needs a report, which takes longer the more spans there are: at most this share of the time goes into it.
+ADVICE_SHARE = 0.004
+ADVICE_INTERVAL = 1.0
+#: Blocks of a stage in one piece of news, and in a picture of the whole run.
+NEWS_BLOCKS, WHOLE_BLOCKS = 60, 240
+#: How many runs are remembered, and how many spans of them together; a span takes about 200 bytes.
+MOST_RUNS, MOST_SPANS = 32, 200_000
+
+
+class LiveRun:
+    """One run of a pipeline.
+
+    Args:
+        pipeline: that runs.
+        facts: what the caller knows of it, in plain types; goes along with everything.
+        clock: the time in seconds, for tests.
+    """
+
+    def __init__(
+        self, pipeline: FramePipeline, facts: Mapping[str, Any], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.id = uuid.uuid4().hex
+        self.facts = dict(facts)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._pipeline: FramePipeline | None = pipeline
+        self._recorder: Recorder = pipeline.recorder
+        self._report: Report | None = None
+        self._final: dict[str, Any] = {}
+        self._lanes = Lanes()
+        self._told = 0
+        self._shown = (-1, -1)
+        self._due = -float("inf")
+        #: As a report says it that has no frames yet.
+        self._advice: dict[str, Any] = {"bottleneck": None, "advice": "", "advice_code": None, "advice_values": {}}
+        self._advice_due = clock() + ADVICE_INTERVAL
+
+    def news(self) -> dict[str, Any] | None:
+        """What is new since the last call that returned something; None when there is nothing, or it is too soon.
+
+        From any thread, but not while another one is in here or in ``end``.
+        """
+        pipeline, now = self._pipeline, self._clock()
+        if pipeline is None or now < self._due:
+            return None
+        spans = self._recorder.since(self._told)
+        shown = (pipeline.received, pipeline.written)
+        if not spans and shown == self._shown:
+            return None
+        self._due, self._shown = now + INTERVAL, shown
+        return {**self._state(pipeline, advise=True), **self._blocks_of(spans)}
+
+    def end(self) -> dict[str, Any]:
+        """Say that the run is over; returns the last of its news, with the report.
+
+        The pipeline and its memory are let go of.
+        """
+        pipeline = self._pipeline
+        assert pipeline is not None, "a run ends once"
+        state = self._state(pipeline, advise=False)
+        with self._lock:
+            self._report, self._pipeline = pipeline.report, None
+            self._final = {**state, **_outcome(self._report)}
+        return {**self._final, **self._blocks_of(self._recorder.since(self._told))}
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._report is not None
+
+    @property
+    def span_count(self) -> int:
+        """How many spans it has so far."""
+        return len(self._recorder)
+
+    def brief(self) -> dict[str, Any]:
+        """What it is, without what it did."""
+        return {"run": self.id, **self.facts, "running": not self.over}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that news have told so far, in one; from any thread."""
+        with self._lock:
+            pipeline, told, state = self._pipeline, self._told, self._final
+        if pipeline is not None:
+            state = self._state(pipeline, advise=False)
+        spans = self._recorder.spans[:told]
+        with self._lock:
+            blocks = blocks_of(spans, self._recorder.started_ns, self._lanes, most=WHOLE_BLOCKS)
+            return {**state, "told": told, "blocks": blocks, "lanes": self._lanes.counts()}
+
+    def trace(self) -> dict[str, Any]:
+        """The run so far in Chrome's trace format; from any thread."""
+        with self._lock:
+            pipeline, report = self._pipeline, self._report
+        return to_chrome_trace(self._recorder.spans, report=report if pipeline is None else pipeline.report)
+
+    def _blocks_of(self, spans: list[Span]) -> dict[str, Any]:
+        with self._lock:
+            blocks = blocks_of(spans, self._recorder.started_ns, self._lanes, most=NEWS_BLOCKS)
+            since, self._told = self._told, self._told + len(spans)
+            return {"since": since, "told": self._told, "blocks": blocks, "lanes": self._lanes.counts()}
+
+    def _state(self, pipeline: FramePipeline, *, advise: bool) -> dict[str, Any]:
+        if advise:
+            self._advise(pipeline)
+        return {
+            **self.brief(),
+            "received": pipeline.received,
+            "written": pipeline.written,
+            "total": pipeline.total_frames,
+            "seconds": (Recorder.now() - self._recorder.started_ns) / 1e9,
+            "buffer_depth": pipeline.buffer_depth,
+            **self._advice,
+        }
+
+    def _advise(self, pipeline: FramePipeline) -> None:
+        began = self._clock()
+        if began < self._advice_due:
+            return
+        self._advice = pipeline.report.advised()
+        now = self._clock()
+        self._advice_due = now + max(ADVICE_INTERVAL, (now - began) / ADVICE_SHARE)
+
+
+def _outcome(report: Report) -> dict[str, Any]:
+    told = report.to_json()
+    # The blocks show it already.
+    told["stages"] = {name: {**totals, "intervals": []} for name, totals in told["stages"].items()}
+    return {
+        "running": False,
+        "seconds": report.wall_seconds,
+        **report.advised(),
+        "report": told,
+    }
+
+
+class RecentRuns:
+    """The last runs, by id; the oldest are forgotten when there are too many or they take too much memory.
+
+    Args:
+        most: how many runs.
+        most_spans: how many spans of runs that are over; the newest run is kept however many it has.
+    """
+
+    def __init__(self, most: int = MOST_RUNS, most_spans: int = MOST_SPANS) -> None:
+        self._most = most
+        self._most_spans = most_spans
+        self._lock = threading.Lock()
+        self._runs: dict[str, LiveRun] = {}
+
+    def add(self, run: LiveRun) -> None:
+        """Remember ``run``; forget what that is too much for."""
+        with self._lock:
+            self._runs[run.id] = run
+            over = [known for known in self._runs.values() if known.over]
+            spans = sum(known.span_count for known in over)
+            for known in over:
+                if len(self._runs) <= self._most and spans <= self._most_spans:
+                    break
+                del self._runs[known.id]
+                spans -= known.span_count
+
+    def get(self, run_id: str) -> LiveRun | None:
+        """The run of this id, if it is remembered."""
+        with self._lock:
+            return self._runs.get(run_id)
+
+    def all(self) -> list[LiveRun]:
+        """The runs, oldest first."""
+        with self._lock:
+            return list(self._runs.values())

@@ -1,0 +1,197 @@
+"""A report in words: the summary line, the text, what held the run up and what to do about it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..spans import Stage
+
+if TYPE_CHECKING:
+    from .report import Report
+
+#: A wait of less than this share of the run is not worth advice.
+NOTICEABLE = 0.02
+#: If not one writer is busy for this share of the time in which any of them is, writers are not what is missing.
+BUSY_WRITER = 0.75
+
+
+class Bottleneck(enum.Enum):
+    """What would have to be faster for a run to be shorter."""
+
+    #: Decoding itself, as it should be.
+    DECODE = "decode"
+    #: Copies to the host.
+    COPY = "copy"
+    #: Writing frames.
+    SAVE = "save"
+    #: Too few frames fit in the ring for the stages to work side by side.
+    RING = "ring"
+    #: The clip was decoded in one go, so that everything else came afterwards.
+    WHOLE = "whole"
+
+
+def bottleneck_of(report: Report) -> Bottleneck | None:
+    """What held the run up most; ``None`` before there are frames."""
+    copy, save = report.stages[Stage.COPY], report.stages[Stage.SAVE]
+    lagging = report.tail_seconds > NOTICEABLE * report.wall_seconds
+    if report.frames == 0:
+        return None
+    if report.buffer_depth == 1 and report.chunks > 1:
+        return Bottleneck.RING
+    if report.decoding is not None and report.decoding.kind == "whole" and (_stalled(report) or lagging):
+        return Bottleneck.WHOLE
+    if copy.busy_seconds > max(report.compute_seconds, save.busy_seconds):
+        return Bottleneck.COPY
+    if _stalled(report):
+        idle = save.busiest_lane_seconds < BUSY_WRITER * save.busy_seconds
+        return Bottleneck.RING if idle else Bottleneck.SAVE
+    if lagging and save.busy_seconds > report.compute_seconds:
+        return Bottleneck.SAVE
+    return Bottleneck.DECODE
+
+
+#: One sentence on each bottleneck and what to change, by its code: whoever shows it in another language words the code
+#: instead. What is in braces is a time.
+ADVICE = {
+    "decode": "Decoding is the limit: nothing waits for saving.",
+    "convert": "Converting the frames is the limit: nothing waits for saving.",
+    "copy": "Copying to the host is the limit: 8-bit files take a quarter of the bytes of a float32 IMAGE.",
+    "copy_unpinned": (
+        "Copying to the host is the limit, because its memory could not be pinned: "
+        "try a smaller chunk_size or buffer_depth."
+    ),
+    "save": "Saving is the limit: more writers, a lower compression level or a faster preset help.",
+    "save_stalls": (
+        "Saving is behind (decoding waited {seconds} for it): "
+        "more writers, a lower compression level or a faster preset help."
+    ),
+    "save_lags": (
+        "Saving is behind (it went on for {seconds} after decoding): "
+        "more writers, a lower compression level or a faster preset help."
+    ),
+    "one_slot": "With one slot, decoding, copying and saving take turns: a buffer_depth of 3 lets them overlap.",
+    "idle_writers": (
+        "Writers were idle while decoding waited for a slot: a larger buffer_depth or chunk_size keeps them busy."
+    ),
+    "whole": (
+        "The clip was decoded in one go, so saving came afterwards: "
+        "more writers, a lower compression level or a faster preset shorten it."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What held a run up and what to change.
+
+    Attributes:
+        code: a key of ``ADVICE``.
+        values: seconds, by the names that are in braces there.
+    """
+
+    code: str
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return ADVICE[self.code].format(**{name: seconds_text(seconds) for name, seconds in self.values.items()})
+
+
+def advice_of(report: Report) -> Advice | None:
+    """What to change; ``None`` before there are frames."""
+    given = report.decoding is not None and report.decoding.kind == "images"
+    match report.bottleneck:
+        case Bottleneck.DECODE:
+            return Advice("convert" if given else "decode")
+        case Bottleneck.COPY:
+            return Advice("copy_unpinned" if report.pinned is False else "copy")
+        case Bottleneck.SAVE if given:
+            return Advice("save")
+        case Bottleneck.SAVE if _stalled(report):
+            return Advice("save_stalls", {"seconds": report.stall_seconds})
+        case Bottleneck.SAVE:
+            return Advice("save_lags", {"seconds": report.tail_seconds})
+        case Bottleneck.RING:
+            return Advice("one_slot" if report.buffer_depth == 1 else "idle_writers")
+        case Bottleneck.WHOLE:
+            return Advice("whole")
+    return None
+
+
+def summary_of(report: Report) -> str:
+    """A report in one line."""
+    size = f" of {report.width}x{report.height}" if report.width else ""
+    took = f"{seconds_text(report.wall_seconds)} ({report.fps:.3g} fps)"
+    if report.outcome == "completed":
+        parts = [f"{_count(report.frames, 'frame')}{size} in {took}"]
+    else:
+        total = "" if report.total_frames is None else f" of {report.total_frames}"
+        parts = [f"{report.outcome} after {report.frames}{total} frames{size}, {took}"]
+    if report.decoding is not None:
+        parts.append("exact" if report.decoding.exact else "not exact")
+        parts.append("bounded memory" if report.decoding.bounded else "memory grows with the clip")
+    if report.hidden_share is not None:
+        parts.append(f"{report.hidden_share:.0%} of copying and saving hidden behind decoding")
+    return ", ".join(parts)
+
+
+def text_of(report: Report) -> str:
+    """A report in about ten lines, the first of which is its summary."""
+    rows = [_decoding_row(report), _ring_row(report)]
+    rows.extend(_stage_row(report, stage) for stage, totals in report.stages.items() if totals.spans)
+    timing = [f"tail {seconds_text(report.tail_seconds)}", f"stalled {seconds_text(report.stall_seconds)}"]
+    if report.first_frame_seconds is not None:
+        timing.insert(0, f"first frame after {seconds_text(report.first_frame_seconds)}")
+    rows.append(("timing", ", ".join(timing)))
+    rows.extend(("warning", warning) for warning in report.warnings)
+    if report.advice:
+        rows.append(("advice", report.advice))
+    return "\n".join([report.summary(), *(f"  {name:<11} {text}" for name, text in rows)])
+
+
+def seconds_text(seconds: float) -> str:
+    """A time: "420 ms", "9.70 s", "123 s"."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.3g} ms" if seconds >= 0.0005 else "0 s"
+    return f"{seconds:.2f} s" if seconds < 99.995 else f"{seconds:.0f} s"
+
+
+def bytes_text(count: int) -> str:
+    """An amount of memory: "33.2 MiB", "1.5 GiB"."""
+    return f"{count / 2**20:.3g} MiB" if count < 1000 * 2**20 else f"{count / 2**30:.3g} GiB"
+
+
+def _stalled(report: Report) -> bool:
+    return report.stall_seconds > NOTICEABLE * report.wall_seconds
+
+
+def _decoding_row(report: Report) -> tuple[str, str]:
+    how = "not told" if report.decoding is None else report.decoding.kind
+    detail = f" ({report.decoding.detail})" if report.decoding is not None and report.decoding.detail else ""
+    return "decoding", f"{how}{detail}, on {report.device}"
+
+
+def _ring_row(report: Report) -> tuple[str, str]:
+    host = {True: "pinned", False: "pageable", None: "host"}[report.pinned]
+    memory = f"{bytes_text(report.ring_bytes_host)} of {host} memory"
+    if report.ring_bytes_device:
+        memory = f"{bytes_text(report.ring_bytes_device)} of device and {memory}"
+    slots = f"{_count(report.buffer_depth, 'slot')} of {_count(report.chunk_frames, 'frame')}"
+    return "ring", f"{slots}, {_count(report.chunks, 'chunk')}, {memory}"
+
+
+def _stage_row(report: Report, stage: Stage) -> tuple[str, str]:
+    totals = report.stages[stage]
+    share = totals.busy_seconds / report.wall_seconds if report.wall_seconds > 0 else 0.0
+    parts = [f"{seconds_text(totals.busy_seconds):>8} {share:>5.0%}"]
+    if totals.lanes > 1:
+        parts.append(f"{totals.lanes} lanes, {seconds_text(totals.summed_seconds)} of work")
+    if totals.bytes:
+        parts.append(bytes_text(totals.bytes))
+    return stage.value.replace("_", " "), ", ".join(parts)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

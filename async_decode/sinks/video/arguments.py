@@ -1,0 +1,226 @@
+"""ffmpeg's command line for a video: the pipe that frames come through, colours, sound, tags, and a file that survives.
+
+Colours. Frames are sRGB with BT.709's primaries. They become Y'CbCr by BT.709's matrix in limited range (4:4:4 of 8
+bits: full range, whose steps are no wider than RGB's), and stream and container say so: range, primaries, matrix, and
+sRGB's transfer function, which is what the values follow (stock's Save Video tags the same; BT.709's own would be shown
+lighter by players that take it at its word). Chroma of 4:2:0 is averaged over 2x2 pixels, hence sited at their centre,
+and streams that can say so do. That is stock's siting, so no player shows less than with stock's file, while those that
+read the tag get 4 dB more at coloured edges. On the left, H.264's default, it would be worse wherever the centre is
+assumed, as browsers and ComfyUI itself do. ProRes 422 has its chroma on the left, as its specification wants it.
+
+Files that survive. MP4 and MOV are written in fragments of a second, each of which plays if nothing comes behind it.
+When all are there, they become an ordinary file with its index in front: a copy, nothing is encoded again. ffmpeg's own
+hybrid mode would save that copy, but (in 9.0) the last frame is lost where it is alone in the last fragment, as often
+happens with the 4n + 1 frames of a video model.
+"""
+
+from __future__ import annotations
+
+import sys
+from fractions import Fraction
+
+from ...errors import SinkError
+from ...frames import Clip, PixelFormat
+from ..ffmpeg import file_url
+from .formats import Colour, VideoFormat
+from .sound import SoundFile
+
+#: ffmpeg's names of the frames that come through the pipe, by channels; what would be alpha is left out, unless the
+#: format keeps it.
+_INPUT_FORMATS = {
+    PixelFormat.UINT8: {1: "gray", 3: "rgb24", 4: "rgb0"},
+    PixelFormat.UINT16: {1: "gray16", 3: "rgb48", 4: "rgba64"},
+}
+_ENDIAN = "le" if sys.byteorder == "little" else "be"
+#: How long a fragment is, in microseconds.
+_FRAGMENT_US = 1_000_000
+
+
+def input_format(video: VideoFormat, frames: PixelFormat, channels: int) -> str:
+    """ffmpeg's name of the frames that come through the pipe.
+
+    Raises:
+        SinkError: no format takes frames with so many channels.
+    """
+    if channels not in (1, 3, 4):
+        raise SinkError(f"expected frames with 1, 3 or 4 channels for a video, got {channels}")
+    if frames.planes is not None:
+        name = frames.value
+        if frames.planes.alpha and channels == 4:
+            name = name.replace("yuv", "yuva")
+    else:
+        name = _INPUT_FORMATS[frames][channels]
+        if channels == 4 and video.alpha_format is not None:
+            name = name.replace("rgb0", "rgba")
+    return name + (_ENDIAN if frames.dtype.itemsize == 2 else "")
+
+
+def encode_arguments(
+    video: VideoFormat,
+    clip: Clip,
+    *,
+    rate: Fraction,
+    crf: float,
+    preset: str,
+    output: str,
+    frames: PixelFormat | None = None,
+    tags: str | None = None,
+    sound: SoundFile | None = None,
+    plays: int = 0,
+    max_side: int | None = None,
+) -> list[str]:
+    """ffmpeg's arguments for frames that come through its standard input.
+
+    Args:
+        video: the format.
+        clip: geometry of the frames.
+        rate: frames a second.
+        crf: quality, on the format's scale.
+        preset: speed, one of the format's.
+        output: path of the file to write.
+        frames: what comes through the pipe; ``None``: what the format takes.
+        tags: path of a file in ffmpeg's metadata format.
+        sound: what is heard.
+        plays: how often a container that can say so wants to be played; 0: forever.
+        max_side: scale the video down so that no side is longer, in pixels.
+
+    Raises:
+        SinkError: no format takes frames with so many channels.
+    """
+    frames = video.frames if frames is None else frames
+    width, height = _frame_size(clip, frames)
+    source = [*video.device, "-f", "rawvideo", "-pixel_format", input_format(video, frames, clip.channels)]
+    source += ["-video_size", f"{width}x{height}", "-framerate", str(rate), "-i", "pipe:0"]
+    maps = ["-map", "0:v"]
+    inputs = 1
+    if tags is not None:
+        source += ["-f", "ffmetadata", "-i", file_url(tags)]
+        maps += ["-map_metadata", str(inputs)]
+        inputs += 1
+    if sound is not None:
+        source += sound.input_arguments()
+        maps += ["-map", f"{inputs}:a", *_sound_filters(video, sound)]
+    target = ["-vf", ",".join(_filters(video, clip, frames, max_side))]
+    if not video.upload:
+        target += ["-pix_fmt", video.encoded(clip.channels)]
+    target += _encoder_tags(video)
+    codec = ["-c:v", video.encoder, *video.speeds[preset], *video.options]
+    if video.crf_range is not None:
+        codec += video.quality(crf)
+    if sound is not None:
+        codec += video.sound or ()
+    container = ["-f", video.muxer, *_muxer_options(video, plays), "-y", file_url(output)]
+    return [*source, *maps, *target, *codec, *container]
+
+
+def _sound_filters(video: VideoFormat, sound: SoundFile) -> list[str]:
+    """Names of the channels where ffmpeg would guess others, and an end where the video ends."""
+    filters = []
+    # Not 2.1, as ffmpeg would guess, whose third channel keeps the bass only; Opus takes four in one layout.
+    layout = {3: "3.0", 4: "quad" if "libopus" in (video.sound or ()) else None}.get(sound.channels)
+    if layout is not None:
+        filters.append("channelmap=" + "|".join(map(str, range(sound.channels))) + f":{layout}")
+    if not sound.ends:
+        # ffmpeg cuts it, if not to the sample.
+        return ["-af", ",".join([*filters, "apad"]), "-shortest"]
+    return ["-af", ",".join(filters)] if filters else []
+
+
+def whole_arguments(video: VideoFormat, *, tags: str | None, seconds: Fraction | None, output: str) -> list[str]:
+    """ffmpeg's arguments that copy a file to make it ordinary: with its index in front, its sound as long as its video.
+
+    The file comes through standard input, as ``encode_arguments`` had it written.
+
+    Args:
+        video: the format.
+        tags: path of the file in ffmpeg's metadata format that was used for it.
+        seconds: where to cut what is longer; ``None``: nothing is.
+        output: path of the file to write.
+    """
+    options = list(video.muxer_options)
+    if video.fragments:
+        options[options.index("-movflags") + 1] += "+faststart"
+    # The codec's name in the file is the muxer's choice again.
+    source = ["-f", "mov" if video.fragments else "matroska", "-i", "pipe:0"]
+    # The tags from where they came: the file itself would add what it says of its container.
+    source += ["-map_metadata", "-1"] if tags is None else ["-f", "ffmetadata", "-i", file_url(tags)]
+    target = ["-map", "0", "-c", "copy", *([] if tags is None else ["-map_metadata", "1"])]
+    tag = ["-tag:v", "hvc1"] if "hvc1" in video.options else []
+    end = [] if seconds is None else ["-t", f"{float(seconds):.6f}"]
+    return [*source, *target, *end, *tag, "-f", video.muxer, *options, "-y", file_url(output)]
+
+
+def _muxer_options(video: VideoFormat, plays: int) -> list[str]:
+    options = list(video.muxer_options)
+    if video.fragments:
+        options[options.index("-movflags") + 1] += "+empty_moov+delay_moov"
+        # Flushing: else the file would lag behind by what ffmpeg holds back.
+        options += ["-frag_duration", str(_FRAGMENT_US), "-flush_packets", "1"]
+    if video.loops:
+        # GIF counts how often it is repeated (-1: never), WebP how often it is played; 0 means forever for both.
+        options += ["-loop", str(plays if video.muxer == "webp" else plays - 1 if plays > 1 else -1 if plays else 0)]
+    return options
+
+
+def _encoder_tags(video: VideoFormat) -> list[str]:
+    """How the colours are tagged. Earlier ffmpegs take that from the encoder's options alone."""
+    if video.colour is Colour.RGB:
+        return ["-color_range", "pc"]
+    return [
+        *("-color_range", "tv" if video.colour is Colour.LIMITED else "pc"),
+        *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", video.transfer),
+    ]
+
+
+def _frame_tags(video: VideoFormat, channels: int) -> str:
+    """The same for ffmpeg 7 and later, which takes it from the frames alone."""
+    if video.colour is Colour.RGB:
+        matrix = "bt709" if channels == 1 and video.grey_format is not None else "gbr"
+        return f"setparams=range=pc:colorspace={matrix}:color_primaries=bt709:color_trc=iec61966-2-1"
+    return (
+        f"setparams=range={'tv' if video.colour is Colour.LIMITED else 'pc'}:colorspace=bt709:color_primaries=bt709"
+        f":color_trc={video.transfer}"
+    )
+
+
+def _frame_size(clip: Clip, frames: PixelFormat) -> tuple[int, int]:
+    """Width and height of what comes through the pipe; planes have been made as large as their chroma needs."""
+    if frames.planes is None:
+        return clip.width, clip.height
+    across, down = frames.planes.across, frames.planes.down
+    return -(-clip.width // across) * across, -(-clip.height // down) * down
+
+
+def _filters(video: VideoFormat, clip: Clip, frames: PixelFormat, max_side: int | None) -> list[str]:
+    """A size that the codec takes, by repeating the last column and line, then one accurate conversion."""
+    width, height = video.size(clip)
+    came_width, came_height = _frame_size(clip, frames)
+    right, bottom = width - came_width, height - came_height
+    filters = []
+    if right or bottom:
+        filters += [f"pad={width}:{height}", f"fillborders=right={right}:bottom={bottom}:mode=smear"]
+    longest = max(width, height)
+    if max_side is not None and longest > max_side:
+        width, height = (max(2, round(side * max_side / longest / 2) * 2) for side in (width, height))
+        filters.append(f"scale={width}:{height}:flags=area")
+    if frames not in (video.frames, video.planar) or (frames.planes is None and video.colour is not Colour.RGB):
+        filters.append(_conversion(video, frames))
+    filters.append(_frame_tags(video, clip.channels))
+    if video.encoder == "gif":
+        # A palette for each frame: one for the clip would have to hold all frames until the last has come.
+        alpha = int(clip.channels == 4)
+        filters.append(
+            f"split[a][b];[a]palettegen=stats_mode=single:reserve_transparent={alpha}[p];"
+            "[b][p]paletteuse=new=1:dither=sierra2_4a"
+        )
+    return [*filters, *video.upload]
+
+
+def _conversion(video: VideoFormat, frames: PixelFormat) -> str:
+    """One scaler of swscale's, for 8-bit 4:2:0. Grey is full range too, which ffmpeg would not assume."""
+    full = frames.planes is None or frames.planes.full_range
+    # In 1/256 of a pixel: the centre of 2x2 pixels.
+    return (
+        f"scale=in_range={'full' if full else 'tv'}:in_color_matrix=bt709:out_range=tv:out_color_matrix=bt709"
+        ":out_h_chr_pos=128:out_v_chr_pos=128:flags=area+accurate_rnd+full_chroma_int"
+    )

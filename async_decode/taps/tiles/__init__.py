@@ -1,0 +1,1 @@
+"""Decoding in tiles of space and windows of time."""
