@@ -5,12 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ..spans import Stage
-
-if TYPE_CHECKING:
-    from .report import Report
+from .figures import Figures
 
 #: A wait of less than this share of the run is not worth advice.
 NOTICEABLE = 0.02
@@ -33,7 +30,7 @@ class Bottleneck(enum.Enum):
     WHOLE = "whole"
 
 
-def bottleneck_of(report: Report) -> Bottleneck | None:
+def bottleneck_of(report: Figures) -> Bottleneck | None:
     """What held the run up most; ``None`` before there are frames."""
     copy, save = report.stages[Stage.COPY], report.stages[Stage.SAVE]
     lagging = report.tail_seconds > NOTICEABLE * report.wall_seconds
@@ -99,10 +96,10 @@ class Advice:
         return ADVICE[self.code].format(**{name: seconds_text(seconds) for name, seconds in self.values.items()})
 
 
-def advice_of(report: Report) -> Advice | None:
+def advice_of(report: Figures) -> Advice | None:
     """What to change; ``None`` before there are frames."""
     given = report.decoding is not None and report.decoding.kind == "images"
-    match report.bottleneck:
+    match bottleneck_of(report):
         case Bottleneck.DECODE:
             return Advice("convert" if given else "decode")
         case Bottleneck.COPY:
@@ -120,7 +117,7 @@ def advice_of(report: Report) -> Advice | None:
     return None
 
 
-def summary_of(report: Report) -> str:
+def summary_of(report: Figures) -> str:
     """A report in one line."""
     size = f" of {report.width}x{report.height}" if report.width else ""
     took = f"{seconds_text(report.wall_seconds)} ({report.fps:.3g} fps)"
@@ -137,7 +134,7 @@ def summary_of(report: Report) -> str:
     return ", ".join(parts)
 
 
-def text_of(report: Report) -> str:
+def text_of(report: Figures) -> str:
     """A report in about ten lines, the first of which is its summary."""
     rows = [_decoding_row(report), _ring_row(report)]
     rows.extend(_stage_row(report, stage) for stage, totals in report.stages.items() if totals.spans)
@@ -146,9 +143,10 @@ def text_of(report: Report) -> str:
         timing.insert(0, f"first frame after {seconds_text(report.first_frame_seconds)}")
     rows.append(("timing", ", ".join(timing)))
     rows.extend(("warning", warning) for warning in report.warnings)
-    if report.advice:
-        rows.append(("advice", report.advice))
-    return "\n".join([report.summary(), *(f"  {name:<11} {text}" for name, text in rows)])
+    advice = advice_of(report)
+    if advice is not None:
+        rows.append(("advice", str(advice)))
+    return "\n".join([summary_of(report), *(f"  {name:<11} {text}" for name, text in rows)])
 
 
 def seconds_text(seconds: float) -> str:
@@ -163,17 +161,17 @@ def bytes_text(count: int) -> str:
     return f"{count / 2**20:.3g} MiB" if count < 1000 * 2**20 else f"{count / 2**30:.3g} GiB"
 
 
-def _stalled(report: Report) -> bool:
+def _stalled(report: Figures) -> bool:
     return report.stall_seconds > NOTICEABLE * report.wall_seconds
 
 
-def _decoding_row(report: Report) -> tuple[str, str]:
+def _decoding_row(report: Figures) -> tuple[str, str]:
     how = "not told" if report.decoding is None else report.decoding.kind
     detail = f" ({report.decoding.detail})" if report.decoding is not None and report.decoding.detail else ""
     return "decoding", f"{how}{detail}, on {report.device}"
 
 
-def _ring_row(report: Report) -> tuple[str, str]:
+def _ring_row(report: Figures) -> tuple[str, str]:
     host = {True: "pinned", False: "pageable", None: "host"}[report.pinned]
     memory = f"{bytes_text(report.ring_bytes_host)} of {host} memory"
     if report.ring_bytes_device:
@@ -182,7 +180,7 @@ def _ring_row(report: Report) -> tuple[str, str]:
     return "ring", f"{slots}, {_count(report.chunks, 'chunk')}, {memory}"
 
 
-def _stage_row(report: Report, stage: Stage) -> tuple[str, str]:
+def _stage_row(report: Figures, stage: Stage) -> tuple[str, str]:
     totals = report.stages[stage]
     share = totals.busy_seconds / report.wall_seconds if report.wall_seconds > 0 else 0.0
     parts = [f"{seconds_text(totals.busy_seconds):>8} {share:>5.0%}"]

@@ -1,0 +1,1 @@
+"""What makes a decoder faster with the same bits: blocks by family, kernels, proof and audit."""
