@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 
 from ..spans import Span, Stage
+from .intervals import parts
 
 #: ``[lane, start_ms, end_ms, frames]``: the lane's number within its stage, times since the start of the run.
 Block = tuple[int, float, float, int]
@@ -42,21 +42,18 @@ def blocks_of(spans: Iterable[Span], started_ns: int, lanes: Lanes, *, most: int
         by_lane.setdefault(span.stage, {}).setdefault(lanes.number(span), []).append(span)
     return {
         stage.value: [
-            _block(together, number, started_ns)
+            block
             for number, row in sorted(rows.items())
-            for together in _coarsened(sorted(row, key=lambda span: span.start_ns), max(1, most // len(rows)))
+            for block in _blocks(sorted(row, key=lambda span: span.start_ns), number, started_ns, most // len(rows))
         ]
         for stage, rows in by_lane.items()
     }
 
 
-def _coarsened(row: list[Span], most: int) -> list[Sequence[Span]]:
-    """``row`` in at most ``most`` parts, cut where the gaps are longest."""
-    if len(row) <= most:
-        return [[span] for span in row]
-    gaps = sorted(range(1, len(row)), key=lambda i: row[i - 1].end_ns - row[i].start_ns)
-    cuts = [0, *sorted(gaps[: most - 1]), len(row)]
-    return [row[a:b] for a, b in pairwise(cuts)]
+def _blocks(row: Sequence[Span], lane: int, started_ns: int, most: int) -> list[Block]:
+    """A lane's spans, in order of time, as at most ``most`` blocks, but at least one."""
+    times = [(span.start_ns, span.end_ns) for span in row]
+    return [_block(row[part], lane, started_ns) for part in parts(times, max(1, most))]
 
 
 def _block(spans: Sequence[Span], lane: int, started_ns: int) -> Block:

@@ -49,15 +49,13 @@ def length(intervals: Iterable[Interval]) -> int:
     return sum(end - start for start, end in intervals)
 
 
-def coarsened(intervals: Sequence[Interval], count: int) -> list[Interval]:
-    """A set of at most ``count`` (at least 1) intervals that covers ``intervals``: its shortest gaps are closed.
+def parts(intervals: Sequence[Interval], count: int) -> list[slice]:
+    """Cut a row of intervals, in order of time, into at most ``count`` (at least 1) parts, where the gaps are longest.
 
-    Of gaps of equal length the later ones are closed first.
+    Of gaps of equal length the earlier ones are cut first.
     """
     if count < 1:
         raise ValueError(f"expected a count of at least 1, got {count}")
-    if len(intervals) <= count:
-        return list(intervals)
     gaps = sorted(range(1, len(intervals)), key=lambda i: intervals[i - 1][1] - intervals[i][0])
     cuts = [0, *sorted(gaps[: count - 1]), len(intervals)]
-    return [(intervals[a][0], intervals[b - 1][1]) for a, b in pairwise(cuts)]
+    return [slice(a, b) for a, b in pairwise(cuts)] if intervals else []

@@ -15,7 +15,7 @@ from ..frames import Clip
 from ..spans import Span, Stage
 from . import words
 from .figures import Figures, Outcome, StageTotals, plain
-from .intervals import Interval, coarsened, intersection, length, union
+from .intervals import Interval, intersection, length, parts, union
 from .lanes import STAGE_ORDER
 from .words import Bottleneck
 
@@ -168,7 +168,8 @@ def _totals(spans: Sequence[Span], run: Sequence[Interval]) -> StageTotals:
         frames=sum(span.frames for span in spans),
         bytes=sum(span.bytes for span in spans),
         intervals=tuple(
-            (round(_seconds(a - start), 6), round(_seconds(b - start), 6)) for a, b in coarsened(busy, MAX_INTERVALS)
+            (round(_seconds(together[0][0] - start), 6), round(_seconds(together[-1][1] - start), 6))
+            for together in (busy[part] for part in parts(busy, MAX_INTERVALS))
         ),
     )
 
