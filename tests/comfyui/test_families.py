@@ -1,8 +1,8 @@
 """Every VAE family that ComfyUI's core knows: how the pack decodes it, and that its frames are those of stock.
 
 The families are core's own classes with random weights, each in a real ``comfy.sd.VAE``, inside a core's interpreter
-(``families_in_core.py``). What is seen there is compared with what ``families.py`` expects and with the table in the
-README, which this test prints.
+(``families_in_core.py``). What is seen there is compared with what ``families.py`` expects and with the table in
+``web/docs/vae-families.md``, which this test prints.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.comfyui.cores import Core
 from tests.comfyui.families import FAMILIES, Family
 from tests.comfyui.family_runs import FamilyRuns, Row
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "web" / "docs" / "vae-families.md"
 #: The versions whose taps are known; what another one has is decoded all the same, maybe by other taps.
 NEW, OLD = "0.33.0", "0.3.64"
 #: The words of the table.
@@ -116,7 +116,7 @@ def test_what_is_no_picture_vae_is_refused_with_the_right_node(
     assert all(word in message for word in words), message
 
 
-def test_readme_has_this_table(core: Core, runs: FamilyRuns, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_has_this_table(core: Core, runs: FamilyRuns, capsys: pytest.CaptureFixture[str]) -> None:
     seen = {family.name: runs.row(core, "exactness", "family", family.name) for family in FAMILIES}
     with capsys.disabled():
         print(f"\n\nVAE families of ComfyUI {core.version}")
@@ -125,7 +125,7 @@ def test_readme_has_this_table(core: Core, runs: FamilyRuns, capsys: pytest.Capt
     if core.version not in (NEW, OLD):
         pytest.skip(f"the table is not about ComfyUI {core.version}")
 
-    header, rows = _table(README.read_text(encoding="utf-8"))
+    header, rows = _table(PAGE.read_text(encoding="utf-8"))
 
     column = header.index(f"ComfyUI {core.version}")
     assert {row[0]: row[column] for row in rows} == {name: _cell(row) for name, row in seen.items()}
@@ -161,8 +161,8 @@ def _reason(row: Row) -> str:
 
 
 def _table(text: str) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows of the first table under the README's heading."""
-    section = text.split("\n## VAE families\n", 1)[1].split("\n## ", 1)[0]
+    """Header and rows of the page's first table."""
+    section = text.split("\n## ", 1)[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return cells[0], cells[2:]

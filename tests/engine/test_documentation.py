@@ -1,4 +1,4 @@
-"""README and help pages: they say the same, name every input, and point at what is there."""
+"""README, pages and help pages: they say the same, name every input, and point at what is there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from async_decode.__main__ import main
+from async_decode.sinks import VIDEO_FORMATS
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text("utf-8")
@@ -17,7 +18,20 @@ DOCS = REPOSITORY / "web" / "docs"
 ENGLISH = json.loads((REPOSITORY / "locales" / "en" / "nodeDefs.json").read_text("utf-8"))
 LANGUAGES = ("en", "zh", "ja")
 PAGES = [(node, language) for node in ENGLISH for language in LANGUAGES]
-#: What README's table of VAE families says, in the words of each language.
+#: Pages that are no node's, by their names below docs.
+TOPICS = sorted(file.stem for file in DOCS.glob("*.md") if file.stem not in ENGLISH)
+#: Everything that is read on GitHub, by its path.
+DOCUMENTS = {
+    file.relative_to(REPOSITORY).as_posix(): file.read_text("utf-8")
+    for file in [REPOSITORY / "README.md", *sorted(DOCS.rglob("*.md")), *sorted((REPOSITORY / "tests").rglob("*.md"))]
+}
+#: The most that is still read, in characters.
+README_LENGTH = 9000
+FAMILIES = (DOCS / "vae-families.md").read_text("utf-8")
+#: Who is compared in README's first table.
+ARMS = ("stock", "asynchronous")
+RESULTS = REPOSITORY / "tests" / "benchmarks" / "results" / "gpu-h100"
+#: What the table of VAE families says, in the words of each language.
 WORDS = {
     "en": {},
     "zh": {
@@ -53,7 +67,7 @@ def page(node: str, language: str) -> str:
 
 def rows(text: str, heading: str) -> list[list[str]]:
     """The cells of the table below a heading, its own heading and ruler left out."""
-    section = re.split(r"^## ", text.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    section = re.split(r"^##? ", f"\n{text}".split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
@@ -63,10 +77,17 @@ def headings(text: str) -> list[str]:
     return re.findall(r"^## .+$", text, re.MULTILINE)
 
 
-def test_there_is_a_page_for_every_node_and_none_besides() -> None:
-    found = sorted(str(file.relative_to(DOCS)) for file in DOCS.rglob("*.md"))
+def anchors(text: str) -> set[str]:
+    """What links can point at in a page: its headings, as GitHub names them."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_there_is_a_page_for_every_node() -> None:
+    found = {file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*.md")} - {f"{topic}.md" for topic in TOPICS}
     expected = [f"{node}.md" for node in ENGLISH] + [f"{node}/{other}.md" for node in ENGLISH for other in ("ja", "zh")]
-    assert found == sorted(expected)
+    assert sorted(found) == sorted(expected)
 
 
 @pytest.mark.parametrize(("node", "language"), PAGES)
@@ -102,7 +123,7 @@ def test_pictures_of_a_page_are_there_and_small(node: str, language: str) -> Non
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("node", [node for node in ENGLISH if "Decode" in node])
-def test_table_of_families_is_readmes(node: str, language: str) -> None:
+def test_table_of_families_is_the_same_everywhere(node: str, language: str) -> None:
     def said(cell: str) -> str:
         words = [WORDS[language].get(word, word) for word in cell.split(", ")]
         return (", " if language == "en" else "、").join(words)
@@ -110,49 +131,80 @@ def test_table_of_families_is_readmes(node: str, language: str) -> None:
     text = page(node, language)
     heading = headings(text)[headings(page(node, "en")).index("## VAE families")]
 
-    expected = [[row[0], *map(said, row[1:])] for row in rows(README, "## VAE families")]
+    expected = [[row[0], *map(said, row[1:])] for row in rows(FAMILIES, "# VAE families")]
 
     assert len(expected) > 5
     assert rows(text, heading) == expected
 
 
-def test_readme_shows_the_client_as_it_is() -> None:
-    client = (REPOSITORY / "example_workflows" / "api" / "client.py").read_text("utf-8")
-    section = README.split("\n## From another program\n")[1].split("\n## ")[0]
-
-    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-
-    assert code.strip() in client
+def test_readme_is_short() -> None:
+    assert len(README) <= README_LENGTH
 
 
-def test_code_in_readme_is_python() -> None:
-    codes = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_readme_names_every_node_and_links_every_page() -> None:
+    for node in ENGLISH.values():
+        assert f"**{node['display_name']}**" in README
+    linked = set(re.findall(r"\]\(web/docs/([\w.-]+)\.md", README))
+    assert linked == {*ENGLISH, *TOPICS}
 
-    assert codes
-    for code in codes:
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_code_is_python(path: str) -> None:
+    for code in re.findall(r"```python\n(.*?)```", DOCUMENTS[path], re.DOTALL):
         ast.parse(code)
 
 
-def test_links_and_pictures_in_readme_are_there() -> None:
-    targets = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", README)
-    local = [target for target in targets if "://" not in target]
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_links_pictures_and_anchors_are_there(path: str) -> None:
+    # The front end looks for the pictures of a translated help page below docs, as the test above says.
+    folder = DOCS if re.fullmatch(r"web/docs/\w+/\w+\.md", path) else (REPOSITORY / path).parent
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]+))?\)", DOCUMENTS[path]):
+        if "://" in target:
+            continue
+        file = (folder / target).resolve() if target else REPOSITORY / path
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file.read_text("utf-8")), f"{target}#{anchor}"
 
-    assert local
-    assert [target for target in local if not (REPOSITORY / target).exists()] == []
 
-
-def test_commands_in_readme_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    named = set(re.findall(r"python -m async_decode (\w+)", README))
+def test_commands_that_are_named_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    named = {name for text in DOCUMENTS.values() for name in re.findall(r"python -m async_decode ([a-z]\w*)", text)}
     with pytest.raises(SystemExit):
         main(["--help"])
     listed = capsys.readouterr().out
 
-    assert {"demo", "example"} <= named
-    assert [command for command in named if command not in listed] == []
+    assert "demo" in named
+    assert [command for command in named if not re.search(rf"^    {command}\b", listed, re.MULTILINE)] == []
 
 
-def test_readme_names_every_node_and_input() -> None:
-    for node in ENGLISH.values():
-        assert f"**{node['display_name']}**" in README
-        for name in node["inputs"]:
-            assert re.search(rf"\b{name}\b", README), name
+def test_table_of_video_formats_is_that_of_the_code() -> None:
+    def said(known: bool) -> str:
+        return "yes" if known else "no"
+
+    expected = [
+        [
+            name,
+            video.extension,
+            "10" if "10" in video.pixel_format else "8",
+            said(video.alpha_format is not None),
+            said(video.sound is not None),
+            said(video.in_browsers),
+        ]
+        for name, video in VIDEO_FORMATS.items()
+    ]
+    table = rows((DOCS / "formats.md").read_text("utf-8"), "## Video")
+
+    assert [[*row[:4], said(row[4] != "no"), row[5]] for row in table] == expected
+
+
+def test_first_table_says_what_was_measured() -> None:
+    (case,) = json.loads((RESULTS / "stock.json").read_text("utf-8"))["cases"]
+    seconds = {arm["arm"]: arm["mean"] for arm in case["arms"]}
+    memory = json.loads((RESULTS / "memory.json").read_text("utf-8"))["memory"]
+    stock, ours = ({run["arm"].split(",")[0]: run for run in memory if run["frames"] == 641}[arm] for arm in ARMS)
+    table = [re.findall(r"\d+(?:\.\d+)?(?= s| MiB)", line) for line in README.splitlines() if line.startswith("| ")]
+
+    assert table[2:7] == [
+        *([f"{seconds[f'{arm}, {saving}']:.1f}" for arm in ARMS] for saving in ("png4@14/6", "h264-veryfast", "image")),
+        [f"{(run['device_peak'] - run['device_before']) / 2**20:.0f}" for run in (stock, ours)],
+        [f"{run['resident_peak'] / 2**20:.0f}" for run in (stock, ours)],
+    ]

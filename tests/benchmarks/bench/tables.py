@@ -1,4 +1,4 @@
-"""Results as Markdown: the tables that the README quotes."""
+"""Results as Markdown: the tables that the pages quote."""
 
 from __future__ import annotations
 
