@@ -17,7 +17,7 @@ from rich.table import Table
 from ..demo import load_latent, load_vae
 from ..pipeline.frame_pipeline import FramePipeline
 from ..report.report import Report
-from ..report.timeline import draw_comparison
+from ..report.timeline import save_timelines
 from ..report.trace import write_chrome_trace
 from ..sinks import ImageFilesSink, PngEncoder, VideoSink
 from ..sinks.files import OutputNames
@@ -127,7 +127,7 @@ def _digest(files: Iterable[Path]) -> str:
 
 def _leave(out: Path, arms: list[Arm]) -> None:
     """Write what is not there yet: the picture, the trace, the reports."""
-    draw_comparison([(arm.title, arm.spans, arm.report) for arm in arms]).save(out / "timeline.png")
+    save_timelines(out / "timeline.png", [(arm.title, arm.spans, arm.report) for arm in arms])
     asynchronous = arms[-1]
     write_chrome_trace(out / "trace.json", asynchronous.spans, report=asynchronous.report)
     reports = {arm.title: arm.report.to_json() for arm in arms}

@@ -6,7 +6,6 @@ that gets slower or faster treats all of them alike.
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from .arms import Arm, Check
@@ -79,15 +79,12 @@ def statistics(seconds: Sequence[float]) -> dict[str, float | int]:
     """Minimum, mean, P99 and the number of runs; P99 by linear interpolation, so of few runs about the maximum."""
     if not seconds:
         return {"runs": 0}
-    ordered = sorted(seconds)
-    place = 0.99 * (len(ordered) - 1)
-    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
     return {
-        "runs": len(ordered),
-        "min": ordered[0],
-        "mean": sum(ordered) / len(ordered),
-        "p99": low + (high - low) * (place - math.floor(place)),
-        "max": ordered[-1],
+        "runs": len(seconds),
+        "min": float(np.min(seconds)),
+        "mean": float(np.mean(seconds)),
+        "p99": float(np.percentile(seconds, 99)),
+        "max": float(np.max(seconds)),
     }
 
 

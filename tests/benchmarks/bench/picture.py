@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from .arms import ASYNCHRONOUS, DECODE, FINISH, SEQUENTIAL, STOCK
 from .results import over_decode_only
 
-_WIDTH, _MARGIN, _LABELS, _NUMBERS = 1200, 24, 290, 170
-_ROW, _BAR, _HEADING = 26, 16, 44
+#: Inches: of the picture, of what stands beside the bars, of a row, and of what stands above and below the rows.
+_WIDTH, _LABELS, _NUMBERS, _ROW, _HEADING, _MARGIN = 12.0, 2.9, 1.7, 0.26, 0.5, 0.2
 _COLOURS = {
     DECODE: "#9aa5b1",
     FINISH: "#b8c1cb",
@@ -18,46 +21,49 @@ _COLOURS = {
     STOCK: "#c8553d",
     ASYNCHRONOUS: "#2a7f9e",
 }
-_INK, _FAINT, _PAPER = "#1f2933", "#7b8794", "#ffffff"
+_INK, _FAINT = "#1f2933", "#7b8794"
 
 
-def draw(data: dict[str, Any]) -> Image.Image:
-    """The picture of all cases that have runs; time goes to the right, each case on its own scale."""
+def save_picture(path: Path, data: dict[str, Any]) -> None:
+    """Draw all cases that have runs; time goes to the right, each case on its own scale."""
     cases = [case for case in data["cases"] if any(arm["runs"] for arm in case["arms"])]
     rows = [[arm for arm in case["arms"] if arm["runs"]] for case in cases]
     height = 2 * _MARGIN + sum(_HEADING + _ROW * len(arms) for arms in rows)
-    image = Image.new("RGB", (_WIDTH, height), _PAPER)
-    canvas = ImageDraw.Draw(image)
-    top = _MARGIN
-    for case, arms in zip(cases, rows, strict=True):
-        top = _draw_case(canvas, case, arms, top, data["environment"])
-    return image
+    with mpl.rc_context({"font.family": "DejaVu Sans"}):
+        figure = Figure(figsize=(_WIDTH, height))
+        top = height - _MARGIN
+        for case, arms in zip(cases, rows, strict=True):
+            size = _ROW * len(arms)
+            top -= _HEADING + size
+            width = _WIDTH - _LABELS - _NUMBERS
+            axes = figure.add_axes((_LABELS / _WIDTH, top / height, width / _WIDTH, size / height))
+            _draw_case(axes, case, arms, data["environment"])
+        figure.savefig(path, dpi=150)
 
 
-def _draw_case(
-    canvas: ImageDraw.ImageDraw, case: dict[str, Any], arms: list[dict[str, Any]], top: int, about: dict[str, Any]
-) -> int:
-    """Draw one case; return where the next one begins."""
-    bold, font = ImageFont.load_default(18), ImageFont.load_default(14)
+def _draw_case(axes: Axes, case: dict[str, Any], arms: list[dict[str, Any]], about: dict[str, Any]) -> None:
     where = about["device"].get("name", f"CPU, {about['cores']} cores")
-    canvas.text((_MARGIN, top), f"{case['case']}, {case['frames']} frames, {where}", fill=_INK, font=bold)
-    top += _HEADING - 12
-    left, right = _MARGIN + _LABELS, _WIDTH - _MARGIN - _NUMBERS
-    scale = (right - left) / max(arm["max"] for arm in arms)
-    bottom = top + _ROW * len(arms)
-    for arm in arms:
-        middle = top + _ROW // 2
-        canvas.text((left - 10, middle), arm["arm"], fill=_INK, font=font, anchor="rm")
-        end = left + arm["mean"] * scale
-        canvas.rectangle((left, middle - _BAR // 2, end, middle + _BAR // 2), fill=_COLOURS[arm["kind"]])
-        canvas.line((left + arm["min"] * scale, middle, left + arm["max"] * scale, middle), fill=_INK, width=2)
+    places = range(len(arms))
+    axes.barh(places, [arm["mean"] for arm in arms], height=0.62, color=[_COLOURS[arm["kind"]] for arm in arms])
+    axes.hlines(places, [arm["min"] for arm in arms], [arm["max"] for arm in arms], color=_INK, linewidth=1.5)
+    for place, arm in enumerate(arms):
         ratio = over_decode_only(case, arm)
-        text = f"{arm['mean']:.2f} s" + ("" if ratio is None else f"   x {ratio:.2f}")
-        canvas.text((left + arm["max"] * scale + 8, middle), text, fill=_INK, font=font, anchor="lm")
-        top += _ROW
+        text = f"{arm['mean']:.2f} s" + ("" if ratio is None else f"   × {ratio:.2f}")  # noqa: RUF001
+        axes.annotate(text, (arm["max"], place), (6, 0), textcoords="offset points", va="center", color=_INK)
     alone = next((arm for arm in arms if arm["kind"] == DECODE), None)
     if alone is not None:
-        place = left + alone["mean"] * scale
-        for y in range(bottom - _ROW * len(arms), bottom, 6):
-            canvas.line((place, y, place, y + 2), fill=_FAINT)
-    return bottom + 12
+        axes.axvline(alone["mean"], color=_FAINT, linewidth=0.8, linestyle=(0, (2, 3)))
+    axes.set(xlim=(0, max(arm["max"] for arm in arms)), ylim=(len(arms) - 0.5, -0.5))
+    axes.set_yticks(places, [arm["arm"] for arm in arms], color=_INK)
+    axes.annotate(
+        f"{case['case']}, {case['frames']} frames, {where}",
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(-(_LABELS - _MARGIN) * 72, 8),
+        textcoords="offset points",
+        fontsize=12,
+        fontweight="bold",
+        color=_INK,
+    )
+    axes.tick_params(left=False, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)

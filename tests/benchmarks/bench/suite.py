@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from async_decode.report.timeline import draw_comparison
+from async_decode.report.timeline import save_timelines
 from async_decode.report.trace import write_chrome_trace
 
 from . import child as children
@@ -21,7 +21,7 @@ from .harness import ArmResult, Budget, Harness, agreement, content_agreement
 from .host import HostSizes, MakePair, measure_host
 from .memory import MEASURED
 from .models import LOADERS
-from .picture import draw
+from .picture import save_picture
 from .profile import profile_arms
 from .results import Results, slim
 from .saving import Saving
@@ -138,7 +138,7 @@ class Suite:
         text = markdown(self._results.data)
         (self._options.out / "results.md").write_text(text, encoding="utf-8")
         if any(arm["runs"] for case in self._results.data["cases"] for arm in case["arms"]):
-            draw(self._results.data).save(self._options.out / "results.png")
+            save_picture(self._options.out / "results.png", self._results.data)
         return text
 
     def _in_this_process(self, case: Case, *, cases_left: int) -> None:
@@ -221,7 +221,7 @@ class Suite:
                     )
             runs.append((f"{title}, {saving.name}", pipeline.recorder.spans, pipeline.report))
         stem = f"timeline-{workload.case.model}"
-        draw_comparison(runs).save(self._options.out / f"{stem}.png")
+        save_timelines(self._options.out / f"{stem}.png", runs)
         _, spans, report = runs[-1]
         write_chrome_trace(self._options.out / f"{stem}.json", spans, report=report)
         self._log(f"{workload.case}: {stem}.png, {stem}.json")
