@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+
+try:
+    import psutil
+except ImportError:
+    psutil = None
 
 #: Looks that follow each other faster than this would see the ticks of the system's own clocks, in seconds.
 LOOK_INTERVAL = 0.25
@@ -39,7 +43,7 @@ class Cores:
     def idle(self) -> float | None:
         """How many of them had nothing to do since the last look, on average.
 
-        Other programs count where the system tells what they use (Linux and Windows).
+        Other programs count where psutil, which ComfyUI brings, tells what they use.
 
         Returns:
             From 0 to ``count``, or ``None`` if the last look was less than ``LOOK_INTERVAL`` ago: then it still counts.
@@ -60,31 +64,13 @@ class Cores:
 def _idle_seconds() -> float | None:
     """Time that the cores which this process may run on have been idle since the system's start, all of them together.
 
-    ``None`` where the system does not tell.
+    ``None`` where nobody tells: without psutil, and in sandboxes that show nothing but zeros.
     """
-    if sys.platform == "win32":
-        return _idle_seconds_of_windows()
-    if not hasattr(os, "sched_getaffinity"):
+    if psutil is None:
         return None
-    with suppress(OSError, ValueError, IndexError):
-        ticks = 0
-        cores = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-        with open("/proc/stat") as file:
-            for line in file:
-                name, *counters = line.split()
-                if name in cores:
-                    # idle, and waiting for a disk.
-                    ticks += int(counters[3]) + int(counters[4])
-        # Some sandboxes show nothing but zeros.
-        return ticks / os.sysconf("SC_CLK_TCK") if ticks else None
+    with suppress(OSError, psutil.Error):
+        times = psutil.cpu_times(percpu=True)
+        ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(times))
+        # Waiting for a disk is no work.
+        return sum(core.idle + getattr(core, "iowait", 0.0) for n, core in enumerate(times) if n in ours) or None
     return None
-
-
-def _idle_seconds_of_windows() -> float | None:
-    import ctypes
-
-    idle = ctypes.c_uint64()
-    # In units of 100 ns.
-    if not ctypes.WinDLL("kernel32").GetSystemTimes(ctypes.byref(idle), None, None):  # type: ignore[attr-defined,unused-ignore]
-        return None
-    return idle.value / 1e7

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -167,6 +168,34 @@ def test_idle_cores(
     seconds: float, ours: float, idle: float | None, expected: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert look_after(seconds, ours, idle, monkeypatch) == (None if expected is None else pytest.approx(expected))
+
+
+class FakePsutil:
+    """Tells the times of four cores, as on Linux."""
+
+    Error = RuntimeError
+
+    class Times(NamedTuple):
+        user: float
+        idle: float
+        iowait: float
+
+    def cpu_times(self, *, percpu: bool) -> list[Times]:
+        assert percpu
+        return [self.Times(1000.0, 10.0**core, 0.5) for core in range(4)]
+
+
+def test_only_cores_that_this_process_may_use_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "psutil", FakePsutil())
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2}, raising=False)
+
+    assert cores._idle_seconds() == 1 + 100 + 2 * 0.5
+
+
+def test_without_psutil_this_process_alone_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "psutil", None)
+
+    assert cores._idle_seconds() is None
 
 
 def test_the_systems_own_figures_make_sense() -> None:
