@@ -1,7 +1,8 @@
 """Image files with 16 bits a channel: PNG and TIFF, written here because Pillow writes neither with colours.
 
 Both cut a frame into bands of lines that are compressed and written one after the other, so that an abort ends in the
-middle of a frame. numpy and zlib let go of the GIL meanwhile.
+middle of a frame. numpy and zlib let go of the GIL meanwhile. tifffile and imagecodecs are faster, but would be a
+second way beside this one, which has to stay for those who have not installed them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 """OpenEXR files: half or float, ZIP-compressed scan lines, with the metadata that ffmpeg's encoder cannot carry.
 
 Written here because the format is small where one needs so little of it, and because a process for each file would cost
-more than the file. The layout is the one in OpenEXR's "File Layout": header, table of offsets, blocks of 16 lines.
+more than the file. (OpenEXR's own package is faster, but would be a second way beside this one, which has to stay for
+those who have not installed it.)
+
+The layout is the one in OpenEXR's "File Layout": header, table of offsets, blocks of 16 lines.
 """
 
 from __future__ import annotations
