@@ -1,7 +1,7 @@
 """Spans: who worked on what, from when to when, on one clock.
 
 The report, the browser's live view and the Perfetto trace are three views of the same spans. Recording one is an
-append under a lock (about a microsecond), so that it may stay on in production.
+append under a lock and a few sums (about ten microseconds), so that it may stay on in production.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -58,12 +59,18 @@ class Span:
 
 
 class Recorder:
-    """Collects the spans of one run from every thread that works on it."""
+    """Collects the spans of one run from every thread that works on it.
+
+    Attributes:
+        started_ns: start of the run, on the clock of the spans.
+        listener: gets every span that comes, in the thread that adds it; ``None``: nobody does.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._spans: list[Span] = []
         self.started_ns = time.perf_counter_ns()
+        self.listener: Callable[[Span], None] | None = None
 
     @staticmethod
     def now() -> int:
@@ -74,6 +81,9 @@ class Recorder:
         """Keep ``span``; safe to call from any thread."""
         with self._lock:
             self._spans.append(span)
+        listener = self.listener
+        if listener is not None:
+            listener(span)
 
     def __len__(self) -> int:
         """How many spans there are so far."""

@@ -81,7 +81,7 @@ class DecoderOutput(Finish):
     def write(self, piece: Tensor, out: Mapping[PixelFormat, Tensor], has_nan: Tensor) -> None:
         for part in _parts(piece, self.dtype):
             pixels = self.process_output(piece[part].to(dtype=self.dtype, copy=True))
-            _write_formats(pixels.movedim(1, -1), _cut(out, part), has_nan[part], private=True)
+            _write_formats(pixels.movedim(1, -1), _time_slice(out, part), has_nan[part], private=True)
 
 
 class FinishedFrames(Finish):
@@ -102,7 +102,7 @@ class FinishedFrames(Finish):
         coarse = piece.dtype == torch.bfloat16
         for part in _parts(piece, torch.float32 if coarse else piece.dtype):
             frames = piece[part].float() if coarse else piece[part]
-            _write_formats(frames, _cut(out, part), has_nan[part], private=coarse)
+            _write_formats(frames, _time_slice(out, part), has_nan[part], private=coarse)
 
 
 def _parts(piece: Tensor, dtype: torch.dtype) -> Iterator[slice]:
@@ -112,7 +112,7 @@ def _parts(piece: Tensor, dtype: torch.dtype) -> Iterator[slice]:
         yield slice(first, first + count)
 
 
-def _cut(out: Mapping[PixelFormat, Tensor], part: slice) -> dict[PixelFormat, Tensor]:
+def _time_slice(out: Mapping[PixelFormat, Tensor], part: slice) -> dict[PixelFormat, Tensor]:
     return {name: tensor[part] for name, tensor in out.items()}
 
 

@@ -33,7 +33,7 @@ def write_planes(frames: Tensor, out: Tensor, pixel_format: PixelFormat) -> None
     """
     planes = pixel_format.planes
     assert planes is not None, "only planar formats are written as planes"
-    rgb = _enlarged(_values(frames, planes), planes)
+    rgb = _pad_to_chroma(_rgb_planes(frames, planes), planes)
     count, channels, height, width = rgb.shape
     unit = 1 << (planes.bits - 8)
     top = (1 << planes.bits) - 1
@@ -41,22 +41,22 @@ def write_planes(frames: Tensor, out: Tensor, pixel_format: PixelFormat) -> None
     samples = out.view(count, -1)
 
     luma = rgb[:, 0] if channels == 1 else _luma(rgb)
-    place, samples = _taken(samples, (height, width))
-    _put(place, luma * luma_range, low)
+    place, samples = _next_plane(samples, (height, width))
+    _write_rounded(place, luma * luma_range, low)
     size = (height // planes.down, width // planes.across)
     if channels > 1:
-        luma = _shared(luma, planes)
+        luma = _chroma_average(luma, planes)
     for channel, scale in ((2, _BLUE), (0, _RED)):
-        place, samples = _taken(samples, size)
+        place, samples = _next_plane(samples, size)
         # Half of a full range is a little more than to its end: what would be 256 becomes 255.
-        values = luma.new_zeros(()) if channels == 1 else _shared(rgb[:, channel], planes).sub_(luma)
-        _put(place, (values * (chroma_range / scale)).clamp_(max=top - 128 * unit), 128 * unit)
+        values = luma.new_zeros(()) if channels == 1 else _chroma_average(rgb[:, channel], planes).sub_(luma)
+        _write_rounded(place, (values * (chroma_range / scale)).clamp_(max=top - 128 * unit), 128 * unit)
     if planes.alpha and channels == 4:
-        place, _ = _taken(samples, (height, width))
-        _put(place, rgb[:, 3] * top, 0)
+        place, _ = _next_plane(samples, (height, width))
+        _write_rounded(place, rgb[:, 3] * top, 0)
 
 
-def _values(frames: Tensor, planes: Planes) -> Tensor:
+def _rgb_planes(frames: Tensor, planes: Planes) -> Tensor:
     """What is converted: a private copy ``(T, C, H, W)``, channel by channel in memory, in 0 to 1."""
     channels = frames.shape[-1] if planes.alpha or frames.shape[-1] < 4 else 3
     values = torch.empty_like(
@@ -68,7 +68,7 @@ def _values(frames: Tensor, planes: Planes) -> Tensor:
     return values.clamp_(0.0, 1.0)
 
 
-def _enlarged(values: Tensor, planes: Planes) -> Tensor:
+def _pad_to_chroma(values: Tensor, planes: Planes) -> Tensor:
     """Sizes that chroma divides, by repeating the last line and column, as the video's filters do it."""
     if values.shape[2] % planes.down:
         values = torch.cat([values, values[:, :, -1:]], dim=2)
@@ -82,7 +82,7 @@ def _luma(rgb: Tensor) -> Tensor:
     return rgb[:, 0].mul(red).add_(rgb[:, 1], alpha=green).add_(rgb[:, 2], alpha=blue)
 
 
-def _shared(plane: Tensor, planes: Planes) -> Tensor:
+def _chroma_average(plane: Tensor, planes: Planes) -> Tensor:
     """One sample of ``(T, H, W)`` for all pixels that share their chroma; a private copy."""
     if planes.across == 1:
         return plane.clone()
@@ -94,13 +94,13 @@ def _shared(plane: Tensor, planes: Planes) -> Tensor:
     return (top[..., ::2] + top[..., 1::2]).add_(bottom[..., ::2]).add_(bottom[..., 1::2]).mul_(0.25)
 
 
-def _taken(samples: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _next_plane(samples: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The place of the next plane in ``(T, samples)``, and what is behind it."""
     count = size[0] * size[1]
     return samples[:, :count].unflatten(1, size), samples[:, count:]
 
 
-def _put(place: Tensor, values: Tensor, offset: float) -> None:
+def _write_rounded(place: Tensor, values: Tensor, offset: float) -> None:
     """Write ``values + offset`` (whose sum is in range), rounded; ``copy_`` truncates."""
     rounded = values.add_(offset + 0.5)
     # Only the host and CUDA are sure to know unsigned 16 bits.

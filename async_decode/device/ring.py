@@ -75,14 +75,14 @@ class Chunk:
         part = slice(self.frames, self.frames + count)
         return {name: tensor[part] for name, tensor in self.slot.staging.items()}, self.slot.staging_nan[part]
 
-    def arrived(self, name: PixelFormat) -> Tensor:
+    def on_host(self, name: PixelFormat) -> Tensor:
         """Its frames in host memory, ``(frames, *Clip.frame_shape)``, once it has been transferred."""
         return self.slot.host[name][: self.frames]
 
     @property
     def bytes(self) -> int:
         """Bytes of its frames, in all formats."""
-        return sum(self.arrived(name).nbytes for name in self.slot.host)
+        return sum(self.on_host(name).nbytes for name in self.slot.host)
 
 
 class Ring(abc.ABC):
@@ -110,7 +110,7 @@ class Ring(abc.ABC):
         self.host_bytes = 0
 
     @abc.abstractmethod
-    def filled(self, chunk: Chunk) -> None:
+    def record_filled(self, chunk: Chunk) -> None:
         """Say, in the decoding thread, that its current stream has all the work that fills the chunk's staging."""
 
     @abc.abstractmethod
@@ -136,15 +136,15 @@ class Ring(abc.ABC):
                 size = self.chunk_frames * self.clip.frame_bytes(name)
                 shape = (self.chunk_frames, *self.clip.frame_shape(name))
                 tensors[name] = block[offset : offset + size].view(name.dtype).view(shape)
-                offset = _aligned(offset + size)
+                offset = _align(offset + size)
             flags = block[offset : offset + self.chunk_frames].view(torch.bool)
-            offset = _aligned(offset + self.chunk_frames)
+            offset = _align(offset + self.chunk_frames)
             parts.append((tensors, flags))
         return parts
 
     def _block_bytes(self) -> int:
-        frames = sum(_aligned(self.chunk_frames * self.clip.frame_bytes(name)) for name in self.formats)
-        return self.depth * (frames + _aligned(self.chunk_frames))
+        frames = sum(_align(self.chunk_frames * self.clip.frame_bytes(name)) for name in self.formats)
+        return self.depth * (frames + _align(self.chunk_frames))
 
 
 class SyncRing(Ring):
@@ -161,7 +161,7 @@ class SyncRing(Ring):
         for index, (tensors, flags) in enumerate(self._carve(block)):
             self.slots.append(Slot(index, tensors, tensors, flags, flags))
 
-    def filled(self, chunk: Chunk) -> None:
+    def record_filled(self, chunk: Chunk) -> None:
         pass
 
     def transfer(self, chunk: Chunk) -> None:
@@ -209,7 +209,7 @@ class CudaRing(Ring):
         )
         return torch.empty(size, dtype=torch.uint8)
 
-    def filled(self, chunk: Chunk) -> None:
+    def record_filled(self, chunk: Chunk) -> None:
         self._decoded[chunk.slot.index].record(torch.cuda.current_stream(self.device))
 
     def transfer(self, chunk: Chunk) -> tuple[Mark, Mark]:
@@ -276,5 +276,5 @@ def make_ring(
     return SyncRing(clip, formats, depth=depth, chunk_frames=chunk_frames)
 
 
-def _aligned(size: int) -> int:
+def _align(size: int) -> int:
     return -(-size // _ALIGNMENT) * _ALIGNMENT

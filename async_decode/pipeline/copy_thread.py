@@ -1,4 +1,4 @@
-"""The courier: the thread that takes filled chunks from the device to the sinks.
+"""The copy thread: the thread that takes filled chunks from the device to the sinks.
 
 For each chunk, in order:
 
@@ -26,11 +26,11 @@ from ..spans import Recorder, Span, Stage
 from .slots import Flow
 
 
-class Courier:
+class CopyThread:
     """Carries the chunks of one pipeline.
 
     Attributes:
-        done: done when the courier has ended: every sink has closed, or the flow has an error.
+        done: done when the copy thread has ended: every sink has closed, or the flow has an error.
         nan_frame: number of the first frame that held a NaN, if there was one.
     """
 
@@ -45,7 +45,7 @@ class Courier:
         self._device = device
         self.done: Future[None] = Future()
         self.nan_frame: int | None = None
-        self._thread = threading.Thread(target=self._run, name="async-decode courier")
+        self._thread = threading.Thread(target=self._run, name="async-decode copy")
 
     def start(self) -> None:
         """Start the thread."""
@@ -100,10 +100,10 @@ class Courier:
 
     def _hand_over(self, chunk: Chunk) -> None:
         anyone = next(iter(chunk.slot.host))
-        # The courier itself holds the chunk until every sink has it.
+        # The copy thread itself holds the chunk until every sink has it.
         self._flow.hold(chunk)
         for sink in self._sinks:
-            written = sink.write(chunk.arrived(sink.pixel_format or anyone).numpy(), chunk.first_index)
+            written = sink.write(chunk.on_host(sink.pixel_format or anyone).numpy(), chunk.first_index)
             if written is not None:
                 self._flow.hold(chunk)
                 written.add_done_callback(functools.partial(self._written, chunk))

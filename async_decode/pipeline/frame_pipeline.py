@@ -5,11 +5,11 @@ Who works where:
 1. The *decoding thread* (the caller's) calls ``submit``: it finishes pieces on the compute device into the staging
    memory of a slot and never waits for the device, only for a free slot. For frames that are there already ``feed``
    does this in a thread of its own.
-2. The *courier* (``courier.py``) takes filled chunks in order to the host and hands them to the sinks.
+2. The *copy thread* (``copy_thread.py``) takes filled chunks in order to the host and hands them to the sinks.
 3. The *sinks* write in their own threads and say through a future when they are done with the memory.
 
 Frames go one way. What comes back is a free slot, and the first error, which ends the decode within one chunk
-(``flow.py``).
+(``slots.py``).
 """
 
 from __future__ import annotations
@@ -19,22 +19,26 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..decoding import Decoding
-from ..device.clock import Mark, clock_for
+from ..device.clock import Clock, Mark, clock_for
 from ..device.conversion import DecoderOutput, Finish
-from ..device.ring import Chunk, Ring, fitting_chunk_frames, free_device_bytes, make_ring
+from ..device.ring import Ring, fitting_chunk_frames, free_device_bytes, make_ring
 from ..errors import Cancelled, DecodeError
 from ..frames import Clip, PixelFormat
+from ..report.figures import RunFacts
 from ..report.report import Report, build_report
+from ..report.totals import Pace, SpanTotals
 from ..sinks.base import Sink
-from ..spans import Recorder, Span, Stage
+from ..sinks.workers import running_future
+from ..spans import Recorder
 from ..taps.base import Tap
-from .copy_thread import Courier
+from .chunks import ChunkFiller
+from .copy_thread import CopyThread
 from .slots import Flow
 
 MAX_CHUNK_SIZE = 4096
@@ -99,19 +103,18 @@ class FramePipeline:
         self.warnings: list[str] = []
         self._cancels = cancels
         self._flow = Flow(poll)
-        self._courier: Courier | None = None
-        self._ended: Future[None] | None = None
-        self._ended_ns: int | None = None
-        self._feeder: threading.Thread | None = None
-        self._fed: Future[None] = Future()
-
+        self._totals = SpanTotals(self.recorder.started_ns)
+        self.recorder.listener = self._totals.add
+        self._clock: Clock | None = None
+        self._resumed: Mark = 0
         self._clip: Clip | None = None
         self._ring: Ring | None = None
-        self._chunk: Chunk | None = None
-        self._chunks = 0
-        self._pieces = 0
-        self._received = 0
-        self._marks: list[tuple[Stage, int, Mark, Mark, int]] = []
+        self._filler: ChunkFiller | None = None
+        self._copying: CopyThread | None = None
+        self._feeder: threading.Thread | None = None
+        self._fed = running_future()
+        self._ended: Future[None] | None = None
+        self._final: Report | None = None
 
     def __enter__(self) -> FramePipeline:
         self._clock = clock_for(self.device)
@@ -147,7 +150,7 @@ class FramePipeline:
 
         def submit(piece: Tensor) -> None:
             # A clip that is decoded whole may have other frames than its VAE announced.
-            if self._ring is None:
+            if self._filler is None:
                 self.total_frames = tap.frames(latent)
             self.submit(piece)
 
@@ -169,28 +172,15 @@ class FramePipeline:
             DecodeError: the piece does not fit in with the ones before, or has more frames than were announced.
             Exception: the first error of a sink, or what ``poll`` raised.
         """
+        assert self._clock is not None
         entered = self._clock.mark()
         if self._ended is not None:
             raise RuntimeError("submit was called after end")
         self._flow.go_on()
         with torch.inference_mode():
-            ring = self._ring if self._ring is not None else self._open(piece)
+            filler = self._filler if self._filler is not None else self._open(piece)
             self._check(piece)
-            self._marks.append((Stage.DECODE, self._pieces, self._resumed, entered, piece.shape[0]))
-            taken = 0
-            while taken < piece.shape[0]:
-                chunk = self._chunk if self._chunk is not None else self._begin_chunk(ring)
-                count = min(piece.shape[0] - taken, ring.chunk_frames - chunk.frames)
-                out, has_nan = chunk.next_places(count)
-                began = self._clock.mark()
-                self.finish.write(piece[taken : taken + count], out, has_nan)
-                self._marks.append((Stage.FINISH, self._pieces, began, self._clock.mark(), count))
-                chunk.frames += count
-                taken += count
-                self._received += count
-                if chunk.frames == ring.chunk_frames:
-                    self._dispatch(ring, chunk)
-        self._pieces += 1
+            filler.fill(piece, self._resumed, entered)
         self._resumed = self._clock.mark()
 
     def feed(self, frames: Tensor) -> Future[None]:
@@ -202,7 +192,7 @@ class FramePipeline:
         Returns:
             A future as of ``end``. What goes wrong is raised by leaving the ``with`` block.
         """
-        if self._feeder is not None or self._pieces:
+        if self._feeder is not None or self._filler is not None:
             raise RuntimeError("feed was called after submit or feed")
         # The frames may not be there yet, but they will be, on this stream.
         stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
@@ -225,7 +215,7 @@ class FramePipeline:
         """Say that no more pieces will come; do not wait.
 
         Returns:
-            A future that is done when the courier has: every sink has closed, or something failed (leaving the
+            A future that is done when the copy thread has: every sink has closed, or something failed (leaving the
             ``with`` block raises it).
 
         Raises:
@@ -235,15 +225,14 @@ class FramePipeline:
         if self._ended is not None:
             return self._ended
         self._flow.go_on()
-        if self._received == 0:
+        if self.received == 0:
             raise DecodeError("the decoder made no frames: the latent is empty")
-        if self.total_frames is not None and self._received != self.total_frames:
-            raise DecodeError(f"expected {self.total_frames} frames from the decoder, got {self._received}")
-        assert self._ring is not None and self._courier is not None, "frames came, so both are there"
-        if self._chunk is not None:
-            self._dispatch(self._ring, self._chunk)
+        if self.total_frames is not None and self.received != self.total_frames:
+            raise DecodeError(f"expected {self.total_frames} frames from the decoder, got {self.received}")
+        assert self._filler is not None and self._copying is not None, "frames came, so both are there"
+        self._filler.flush()
         self._flow.end()
-        self._ended = self._courier.done
+        self._ended = self._copying.done
         return self._ended
 
     def cancel(self, error: BaseException | None = None) -> None:
@@ -253,12 +242,7 @@ class FramePipeline:
     @property
     def received(self) -> int:
         """Frames that the decoder has made so far."""
-        return self._received
-
-    @property
-    def error(self) -> BaseException | None:
-        """What ended the run, if something did: a sink's error, or what ``cancel`` was called with."""
-        return self._flow.error
+        return 0 if self._filler is None else self._filler.received
 
     @property
     def written(self) -> int:
@@ -266,27 +250,44 @@ class FramePipeline:
         return self._flow.written
 
     @property
+    def error(self) -> BaseException | None:
+        """What ended the run, if something did: a sink's error, or what ``cancel`` was called with."""
+        return self._flow.error
+
+    @property
+    def pace(self) -> Pace:
+        """How decoding gets on."""
+        return self._totals.pace()
+
+    @property
     def report(self) -> Report:
         """What happened, up to now or up to the end."""
-        ring = self._ring
-        return build_report(
-            spans=self.recorder.spans,
-            started_ns=self.recorder.started_ns,
-            ended_ns=self._ended_ns if self._ended_ns is not None else self.recorder.now(),
-            decoding=self.decoding,
-            clip=self._clip,
-            chunk_size=self.chunk_size,
-            chunk_frames=ring.chunk_frames if ring is not None else self.chunk_size,
-            buffer_depth=self.buffer_depth,
-            device=str(self.device),
-            pinned=ring.pinned if ring is not None else None,
-            unified=ring.unified if ring is not None else True,
-            chunks=self._chunks,
-            frames=self._received,
-            warnings=tuple(self.warnings),
+        return self._final if self._final is not None else build_report(self._facts(), self._totals, Recorder.now())
+
+    def advise(self) -> dict[str, Any]:
+        """The advice of the report up to now, as plain types; it takes no longer the longer the run is."""
+        if self._final is not None:
+            return self._final.advice_json()
+        return build_report(self._facts(), self._totals, Recorder.now(), intervals=False).advice_json()
+
+    def _facts(self) -> RunFacts:
+        ring, filler = self._ring, self._filler
+        return RunFacts(
             outcome=self._outcome(),
-            ring_bytes_device=ring.device_bytes if ring is not None else 0,
-            ring_bytes_host=ring.host_bytes if ring is not None else 0,
+            decoding=self.decoding,
+            device=str(self.device),
+            clip=self._clip,
+            frames=self.received,
+            written=self.written,
+            chunks=0 if filler is None else filler.chunks,
+            chunk_size=self.chunk_size,
+            chunk_frames=self.chunk_size if ring is None else ring.chunk_frames,
+            buffer_depth=self.buffer_depth,
+            unified=True if ring is None else ring.unified,
+            pinned=None if ring is None else ring.pinned,
+            ring_bytes_device=0 if ring is None else ring.device_bytes,
+            ring_bytes_host=0 if ring is None else ring.host_bytes,
+            warnings=tuple(self.warnings),
         )
 
     def _outcome(self) -> Literal["completed", "cancelled", "failed"]:
@@ -294,8 +295,8 @@ class FramePipeline:
             return "completed"
         return "cancelled" if isinstance(self._flow.error, self._cancels) else "failed"
 
-    def _open(self, piece: Tensor) -> Ring:
-        """Learn the geometry from the first piece; open the sinks, make the ring, start the courier."""
+    def _open(self, piece: Tensor) -> ChunkFiller:
+        """Learn the geometry from the first piece; open the sinks, make the ring, start the copy thread."""
         clip = self.finish.clip(piece, self.total_frames)
         formats = {sink.pixel_format for sink in self.sinks if sink.pixel_format is not None}
         # In a fixed order, float32 first, because quantising may overwrite what it reads.
@@ -320,11 +321,20 @@ class FramePipeline:
         except BaseException as error:
             self._flow.fail(error)
             raise
-        self._courier = Courier(
+        assert self._clock is not None, "pieces come under with"
+        self._copying = CopyThread(
             ring, self.sinks, flow=self._flow, recorder=self.recorder, clock=self._clock, device=self.device
         )
-        self._courier.start()
-        return ring
+        self._copying.start()
+        self._filler = ChunkFiller(
+            ring,
+            self.finish,
+            flow=self._flow,
+            recorder=self.recorder,
+            clock=self._clock,
+            in_turn=self.buffer_depth == 1,
+        )
+        return self._filler
 
     def _check(self, piece: Tensor) -> None:
         if piece.device.type != self.device.type or (
@@ -334,52 +344,35 @@ class FramePipeline:
         clip = self.finish.clip(piece, self.total_frames)
         if clip != self._clip:
             raise DecodeError(f"expected pieces like the first one ({self._clip}), got {clip}")
-        if self.total_frames is not None and self._received + piece.shape[0] > self.total_frames:
+        if self.total_frames is not None and self.received + piece.shape[0] > self.total_frames:
             raise DecodeError(
-                f"expected {self.total_frames} frames from the decoder, got at least {self._received + piece.shape[0]}"
+                f"expected {self.total_frames} frames from the decoder, got at least {self.received + piece.shape[0]}"
             )
 
-    def _begin_chunk(self, ring: Ring) -> Chunk:
-        """Wait for a slot whose staging is free, and take it for the next chunk."""
-        began = self.recorder.now()
-        slot, waited = self._flow.take_slot(ring)
-        if waited:
-            self.recorder.add(Span(Stage.WAIT_SLOT, "decode waits", self._chunks, began, self.recorder.now()))
-        self._chunk = Chunk(slot, self._chunks, self._received)
-        return self._chunk
-
-    def _dispatch(self, ring: Ring, chunk: Chunk) -> None:
-        """Hand a filled chunk to the courier."""
-        ring.filled(chunk)
-        chunk.marks, self._marks = self._marks, []
-        self._chunk = None
-        self._chunks += 1
-        self._flow.dispatch(chunk)
-        if self.buffer_depth == 1:
-            self._flow.wait_for_slot(chunk.slot)
-
     def _shut_down(self, *, aborted: bool) -> None:
-        """End the sinks and the courier, then let go of the memory, in this order."""
+        """End the sinks and the copy thread, then let go of the memory, in this order."""
         if self._feeder is not None:
             # After an error it ends by itself, and not in the middle of opening a sink.
             self._feeder.join()
         if aborted:
             for sink in self.sinks:
                 sink.abort()
-        if self._courier is not None:
-            self._courier.join()
-            if self._courier.nan_frame is not None:
+        if self._copying is not None:
+            self._copying.join()
+            if self._copying.nan_frame is not None:
                 decoded = self.decoding is None or self.decoding.kind != "images"
                 self.warnings.append(
-                    f"frame {self._courier.nan_frame} is the first that holds NaN (not a number): it was saved as "
+                    f"frame {self._copying.nan_frame} is the first that holds NaN (not a number): it was saved as "
                     "stock saves it" + ("; decode in a wider type, for example with --fp32-vae" if decoded else "")
                 )
         for sink in self.sinks:
             self.warnings.extend(sink.notes)
         if self._ring is not None:
             self._ring.close()
-        self._chunk = None
-        self._ended_ns = self.recorder.now()
+        if self._filler is not None:
+            self._filler.drop()
+        self.recorder.listener = None
+        self._final = build_report(self._facts(), self._totals, Recorder.now())
 
 
 def _with_index(device: torch.device) -> torch.device:

@@ -138,7 +138,7 @@ class LiveRun:
         began = self._clock()
         if began < self._advice_due:
             return
-        self._advice = pipeline.report.advised()
+        self._advice = pipeline.advise()
         now = self._clock()
         self._advice_due = now + max(ADVICE_INTERVAL, (now - began) / ADVICE_SHARE)
 
@@ -150,7 +150,7 @@ def _outcome(report: Report) -> dict[str, Any]:
     return {
         "running": False,
         "seconds": report.wall_seconds,
-        **report.advised(),
+        **report.advice_json(),
         "report": told,
     }
 

@@ -17,7 +17,7 @@ POLL_INTERVAL = 0.05
 
 
 class Flow:
-    """The state that the decoding thread, the courier and the sinks' threads share.
+    """The state that the decoding thread, the copy thread and the sinks' threads share.
 
     A slot's staging is taken from the first frame that goes into it until the copy has been waited for; its host
     memory from the copy on until the last sink is done with it. In a unified ring both are the same memory.
@@ -97,7 +97,7 @@ class Flow:
                 for slot in ring.slots
                 if slot not in self._staging_taken and not (ring.unified and slot in self._host_taken)
             ]
-            # One whose host memory is free as well will not keep the courier waiting.
+            # One whose host memory is free as well will not keep the copy thread waiting.
             return min(candidates, key=lambda slot: slot in self._host_taken, default=None)
 
         waited = self.wait(lambda: free() is not None)
@@ -108,7 +108,7 @@ class Flow:
         return slot, waited
 
     def dispatch(self, chunk: Chunk) -> None:
-        """Hand a filled chunk to the courier."""
+        """Hand a filled chunk to the copy thread."""
         with self._changed:
             self._filled.append(chunk)
             self._changed.notify_all()
@@ -123,7 +123,7 @@ class Flow:
             self._ended = True
             self._changed.notify_all()
 
-    # For the courier.
+    # For the copy thread.
 
     def next_filled(self) -> Chunk | None:
         """Wait for the next chunk; ``None`` after the last one, or after an error."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from ..decoding import Decoding
+from ..frames import Clip
 from ..spans import Stage
 
 Outcome = Literal["running", "completed", "cancelled", "failed"]
@@ -43,18 +44,16 @@ class StageTotals:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What happened in one run of a pipeline, in figures.
+class RunFacts:
+    """What a pipeline knows of its run, besides its spans.
 
     Attributes:
         outcome: how it ended, if it has.
         decoding: how the clip was decoded; ``None`` where nobody said.
         device: where it was decoded, as torch writes it.
-        width: of a frame in pixels; 0 before the first piece, as are ``height`` and ``channels``.
-        height: of a frame in pixels.
-        channels: of a pixel.
+        clip: geometry of the frames; ``None`` before the first piece.
         frames: frames that the decoder made.
-        total_frames: frames that were announced, ``None`` where the decoder does not tell.
+        written: frames that every sink is done with.
         chunks: chunks in which they travelled.
         chunk_size: frames a chunk as asked for.
         chunk_frames: frames a chunk as used.
@@ -64,6 +63,30 @@ class Figures:
         ring_bytes_device: device memory of the ring.
         ring_bytes_host: host memory of the ring.
         warnings: what did not go as asked, one sentence each.
+    """
+
+    outcome: Outcome
+    decoding: Decoding | None
+    device: str
+    clip: Clip | None
+    frames: int
+    written: int
+    chunks: int
+    chunk_size: int
+    chunk_frames: int
+    buffer_depth: int
+    unified: bool
+    pinned: bool | None
+    ring_bytes_device: int
+    ring_bytes_host: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Figures(RunFacts):
+    """What happened in one run of a pipeline, in figures.
+
+    Attributes:
         started_ns: start of the run on the clock of its spans; means nothing in another process.
         wall_seconds: from the start to the end, with everything.
         first_frame_seconds: from the start until the first frame was written; ``None`` if none was.
@@ -75,23 +98,6 @@ class Figures:
         stages: what each stage did; every stage is there.
     """
 
-    outcome: Outcome
-    decoding: Decoding | None
-    device: str
-    width: int
-    height: int
-    channels: int
-    frames: int
-    total_frames: int | None
-    chunks: int
-    chunk_size: int
-    chunk_frames: int
-    buffer_depth: int
-    unified: bool
-    pinned: bool | None
-    ring_bytes_device: int
-    ring_bytes_host: int
-    warnings: tuple[str, ...]
     started_ns: int
     wall_seconds: float
     first_frame_seconds: float | None
@@ -99,6 +105,26 @@ class Figures:
     stall_seconds: float
     hidden_share: float | None
     stages: Mapping[Stage, StageTotals] = field(repr=False)
+
+    @property
+    def width(self) -> int:
+        """Of a frame in pixels; 0 before the first piece, as are ``height`` and ``channels``."""
+        return 0 if self.clip is None else self.clip.width
+
+    @property
+    def height(self) -> int:
+        """Of a frame in pixels."""
+        return 0 if self.clip is None else self.clip.height
+
+    @property
+    def channels(self) -> int:
+        """Of a pixel."""
+        return 0 if self.clip is None else self.clip.channels
+
+    @property
+    def total_frames(self) -> int | None:
+        """Frames that were announced; ``None`` where the decoder does not tell."""
+        return None if self.clip is None else self.clip.frames
 
     @property
     def exact(self) -> bool | None:

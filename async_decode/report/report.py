@@ -1,28 +1,24 @@
 """The report: what happened in a run, in figures, and what to do about it.
 
-Pure functions over spans. Of the spans themselves it keeps, for every stage, when it was busy, so that the browser can
-draw a run that is over from the report alone, however many chunks it had.
+It keeps for every stage when it was busy, so that the browser can draw a run that is over from the report alone,
+however many chunks it had.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..decoding import Decoding
-from ..frames import Clip
 from ..spans import Span, Stage
 from . import words
-from .figures import Figures, Outcome, StageTotals, plain
-from .intervals import Interval, intersection, length, parts, union
-from .lanes import STAGE_ORDER
+from .figures import Figures, RunFacts, plain
+from .intervals import Interval, intersection, union
+from .totals import SpanTotals
 from .words import Bottleneck
 
 #: Number of the JSON form; goes up when a reader of the old one could misread the new one.
 SCHEMA = 1
-#: The report keeps at most so many busy intervals of a stage; a browser's lane is a few hundred pixels wide.
-MAX_INTERVALS = 200
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class Report(Figures):
         advice = words.advice_of(self)
         return "" if advice is None else str(advice)
 
-    def advised(self) -> dict[str, Any]:
+    def advice_json(self) -> dict[str, Any]:
         """Bottleneck and advice as plain types: the sentence, and its code and values for other languages."""
         advice = words.advice_of(self)
         return {
@@ -61,118 +57,53 @@ class Report(Figures):
         """As plain types, with what follows from the rest (``fps``, ``bottleneck``, ``advice``, ``summary``)."""
         return {
             "schema": SCHEMA,
-            **plain(self),
+            **{name: value for name, value in plain(self).items() if name != "clip"},
+            "width": self.width,
+            "height": self.height,
+            "channels": self.channels,
+            "total_frames": self.total_frames,
             "decoding": None if self.decoding is None else plain(self.decoding),
             "warnings": list(self.warnings),
             "stages": {stage.value: totals.to_json() for stage, totals in self.stages.items()},
             "fps": self.fps,
-            **self.advised(),
+            **self.advice_json(),
             "summary": self.summary(),
         }
 
 
-def build_report(
-    *,
-    spans: Sequence[Span],
-    started_ns: int,
-    ended_ns: int,
-    decoding: Decoding | None,
-    clip: Clip | None,
-    chunk_size: int,
-    chunk_frames: int,
-    buffer_depth: int,
-    device: str,
-    pinned: bool | None,
-    unified: bool,
-    chunks: int,
-    frames: int,
-    warnings: Sequence[str],
-    outcome: Outcome,
-    ring_bytes_device: int,
-    ring_bytes_host: int,
-) -> Report:
-    """Make the report of a run from its spans and its facts, whose meaning ``Report`` tells.
+def build_report(facts: RunFacts, totals: SpanTotals, ended_ns: int, *, intervals: bool = True) -> Report:
+    """Make the report of a run.
 
     Args:
-        started_ns: start of the run, on the clock of the spans.
-        ended_ns: its end, or now. What spans have outside of the two (the clocks of a device and of its host drift
-            apart a little) does not count.
-        clip: geometry of the frames, ``None`` before the first piece.
+        facts: what the pipeline knows of it.
+        totals: of its spans.
+        ended_ns: its end, or now, on the clock of the spans. What spans have behind it (the clocks of a device and of
+            its host drift apart a little) does not count.
+        intervals: tell when each stage was busy as well, which takes the longer the more spans there are. Default True.
     """
-    run = [(started_ns, ended_ns)] if ended_ns > started_ns else []
-    of = {stage: [span for span in spans if span.stage is stage] for stage in STAGE_ORDER}
-    compute = _busy([*of[Stage.DECODE], *of[Stage.FINISH]], run)
-    onward = _busy([*of[Stage.COPY], *of[Stage.SAVE]], run)
-    saved = [span.end_ns for span in of[Stage.SAVE] if span.frames]
-    hidden = None
-    if onward and (decoding is None or decoding.kind != "images"):
-        hidden = length(intersection(onward, compute)) / length(onward)
+    first, decoding = totals.first_saved_ns, facts.decoding
     return Report(
-        outcome=outcome,
-        decoding=decoding,
-        device=device,
-        width=0 if clip is None else clip.width,
-        height=0 if clip is None else clip.height,
-        channels=0 if clip is None else clip.channels,
-        frames=frames,
-        total_frames=None if clip is None else clip.frames,
-        chunks=chunks,
-        chunk_size=chunk_size,
-        chunk_frames=chunk_frames,
-        buffer_depth=buffer_depth,
-        unified=unified,
-        pinned=pinned,
-        ring_bytes_device=ring_bytes_device,
-        ring_bytes_host=ring_bytes_host,
-        warnings=tuple(warnings),
-        started_ns=started_ns,
-        wall_seconds=_seconds(length(run)),
-        first_frame_seconds=_seconds(max(0, min(saved) - started_ns)) if saved else None,
-        tail_seconds=_seconds(max(0, onward[-1][1] - compute[-1][1])) if onward and compute else 0.0,
-        stall_seconds=_seconds(length(intersection(stalls(spans, unified=unified, buffer_depth=buffer_depth), run))),
-        hidden_share=hidden,
-        stages={stage: _totals(of[stage], run) for stage in STAGE_ORDER},
+        **plain(facts),
+        started_ns=totals.started_ns,
+        wall_seconds=max(0, ended_ns - totals.started_ns) / 1e9,
+        first_frame_seconds=None if first is None else max(0, first - totals.started_ns) / 1e9,
+        tail_seconds=totals.tail_ns(ended_ns) / 1e9,
+        stall_seconds=totals.stall_ns(ended_ns, unified=facts.unified, buffer_depth=facts.buffer_depth) / 1e9,
+        hidden_share=None if decoding is not None and decoding.kind == "images" else totals.hidden_share(ended_ns),
+        stages=totals.stages(ended_ns, intervals=intervals),
     )
 
 
 def stalls(spans: Iterable[Span], *, unified: bool, buffer_depth: int) -> list[Interval]:
-    """When decoding waited because frames could not be written fast enough, as a set of intervals.
+    """When decoding waited because frames could not be written fast enough, as a set: what ``stall_seconds`` adds up.
 
-    Where device and host have memory of their own: while the decoding thread waited for a slot and a chunk on the
-    device waited for the sinks. Where there is one memory, or one slot, every wait for a slot is a wait for the sinks.
+    Args:
+        spans: of a run, in any order.
+        unified: as in ``RunFacts``, as is ``buffer_depth``.
     """
-    spans = list(spans)
-    slot = _busy(span for span in spans if span.stage is Stage.WAIT_SLOT)
-    if unified or buffer_depth == 1:
-        return slot
-    return intersection(slot, _busy(span for span in spans if span.stage is Stage.WAIT_SINKS))
-
-
-def _busy(spans: Iterable[Span], within: Sequence[Interval] | None = None) -> list[Interval]:
-    busy = union((span.start_ns, span.end_ns) for span in spans)
-    return busy if within is None else intersection(busy, within)
-
-
-def _totals(spans: Sequence[Span], run: Sequence[Interval]) -> StageTotals:
-    busy = _busy(spans, run)
-    lanes = {span.lane for span in spans}
-    start = run[0][0] if run else 0
-    return StageTotals(
-        busy_seconds=_seconds(length(busy)),
-        summed_seconds=_seconds(sum(max(0, span.end_ns - span.start_ns) for span in spans)),
-        busiest_lane_seconds=max(
-            (_seconds(length(_busy((span for span in spans if span.lane == lane), run))) for lane in lanes), default=0.0
-        ),
-        lanes=len(lanes),
-        spans=len(spans),
-        frames=sum(span.frames for span in spans),
-        bytes=sum(span.bytes for span in spans),
-        intervals=tuple(
-            (round(_seconds(together[0][0] - start), 6), round(_seconds(together[-1][1] - start), 6))
-            for together in (busy[part] for part in parts(busy, MAX_INTERVALS))
-        ),
-    )
-
-
-def _seconds(ns: int) -> float:
-    return ns / 1e9
+    waits: dict[Stage, list[Interval]] = {Stage.WAIT_SLOT: [], Stage.WAIT_SINKS: []}
+    for span in spans:
+        if span.stage in waits:
+            waits[span.stage].append((span.start_ns, span.end_ns))
+    slot = union(waits[Stage.WAIT_SLOT])
+    return slot if unified or buffer_depth == 1 else intersection(slot, union(waits[Stage.WAIT_SINKS]))

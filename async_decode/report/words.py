@@ -34,15 +34,15 @@ def bottleneck_of(report: Figures) -> Bottleneck | None:
     """What held the run up most; ``None`` before there are frames."""
     copy, save = report.stages[Stage.COPY], report.stages[Stage.SAVE]
     lagging = report.tail_seconds > NOTICEABLE * report.wall_seconds
-    if report.frames == 0:
+    if report.written == 0:
         return None
     if report.buffer_depth == 1 and report.chunks > 1:
         return Bottleneck.RING
-    if report.decoding is not None and report.decoding.kind == "whole" and (_stalled(report) or lagging):
+    if report.decoding is not None and report.decoding.kind == "whole" and (_has_stalls(report) or lagging):
         return Bottleneck.WHOLE
     if copy.busy_seconds > max(report.compute_seconds, save.busy_seconds):
         return Bottleneck.COPY
-    if _stalled(report):
+    if _has_stalls(report):
         idle = save.busiest_lane_seconds < BUSY_WRITER * save.busy_seconds
         return Bottleneck.RING if idle else Bottleneck.SAVE
     if lagging and save.busy_seconds > report.compute_seconds:
@@ -106,7 +106,7 @@ def advice_of(report: Figures) -> Advice | None:
             return Advice("copy_unpinned" if report.pinned is False else "copy")
         case Bottleneck.SAVE if given:
             return Advice("save")
-        case Bottleneck.SAVE if _stalled(report):
+        case Bottleneck.SAVE if _has_stalls(report):
             return Advice("save_stalls", {"seconds": report.stall_seconds})
         case Bottleneck.SAVE:
             return Advice("save_lags", {"seconds": report.tail_seconds})
@@ -161,7 +161,7 @@ def bytes_text(count: int) -> str:
     return f"{count / 2**20:.3g} MiB" if count < 1000 * 2**20 else f"{count / 2**30:.3g} GiB"
 
 
-def _stalled(report: Figures) -> bool:
+def _has_stalls(report: Figures) -> bool:
     return report.stall_seconds > NOTICEABLE * report.wall_seconds
 
 

@@ -21,7 +21,7 @@ class Sink(abc.ABC):
 
     1. ``open`` is called in the decoding thread, as soon as the first piece tells the geometry.
     2. ``write`` is called in the pipeline's courier thread, in order and without gaps.
-    3. ``close`` is called in the courier thread after the last chunk: what the sink made is whole when it returns.
+    3. ``close`` is called in the copy thread after the last chunk: what the sink made is whole when it returns.
     4. ``abort`` is called instead of ``close``, or while ``close`` or ``write`` is still waiting in another thread,
        after an error or a cancel.
     """
@@ -53,7 +53,7 @@ class Sink(abc.ABC):
 
         Returns:
             ``None`` when the sink has no further use of the memory, else a future that is done, with the error if
-            there was one, once it has not. The courier carries the next chunk meanwhile.
+            there was one, once it has not. The copy thread brings the next chunk meanwhile.
         """
 
     @abc.abstractmethod

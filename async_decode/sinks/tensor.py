@@ -28,7 +28,7 @@ class TensorSink(Sink):
     which takes the clip's memory twice for a moment.
 
     The copies run in a thread of their own: most of their time is the kernel handing out fresh pages (measured: 145 ms
-    for a chunk of four 720p frames, against 5 ms when the pages are there), which the courier need not wait for.
+    for a chunk of four 720p frames, against 5 ms when the pages are there), which the copy thread need not wait for.
     """
 
     pixel_format = PixelFormat.FLOAT32

@@ -29,7 +29,7 @@ def choose_tap(decoder: VideoDecoder, *, images_per_step: int = 4) -> Tap:
 
     Args:
         decoder: the VAE.
-        images_per_step: images that are decoded at a time where the model decodes images.
+        images_per_step: images that are decoded at a time where the model decodes images, at least 1. Default 4.
 
     Returns:
         A tap, ready to run.
@@ -38,14 +38,14 @@ def choose_tap(decoder: VideoDecoder, *, images_per_step: int = 4) -> Tap:
         if _mixes_images(decoder.model):
             return Whole(decoder, detail="this VAE decodes the images of a batch together")
         return ImageBatches(decoder, images_per_step=images_per_step)
-    for tap_of in (_chunked, _stepwise, _sliced, _carried, _rolling, _cached, _frame_by_frame):
-        tap = tap_of(decoder)
+    for family in (_writes_to_buffer, _wan, _seedvr2, _hunyuan_video, _cogvideox, _ltx, _taehv):
+        tap = family(decoder)
         if tap is not None:
             return tap
     return Whole(decoder, detail=f"{type(decoder.model).__name__} makes its frames in one go")
 
 
-def _chunked(decoder: VideoDecoder) -> Tap | None:
+def _writes_to_buffer(decoder: VideoDecoder) -> Tap | None:
     """Core's protocol: ``decode`` takes an output buffer and writes finished frames into it."""
     model: Any = decoder.model
     if not getattr(model, "comfy_has_chunked_io", False) or not hasattr(model, "decode_output_shape"):
@@ -63,7 +63,7 @@ def _chunked(decoder: VideoDecoder) -> Tap | None:
     return ChunkedOutput(decoder, bounded=False, detail="frames as the model writes them out")
 
 
-def _stepwise(decoder: VideoDecoder) -> Tap | None:
+def _wan(decoder: VideoDecoder) -> Tap | None:
     """Wan's way (core, Diffusers and relatives): ``decoder`` is called step by step and is handed its cache."""
     model: Any = decoder.model
     if not _takes(_part(model, "decoder"), "feat_cache"):
@@ -102,7 +102,7 @@ def streamed_tiles(
     )
 
 
-def _sliced(decoder: VideoDecoder) -> Tap | None:
+def _seedvr2(decoder: VideoDecoder) -> Tap | None:
     """SeedVR2's way: ``slicing_decode`` calls ``decoder`` for some latents at a time and hands it its memory."""
     model: Any = decoder.model
     if not hasattr(model, "slicing_decode") or not _takes(_part(model, "decoder"), "memory_cache"):
@@ -112,7 +112,7 @@ def _sliced(decoder: VideoDecoder) -> Tap | None:
     return StepHook(decoder, module=model.decoder, live_latents=1 + 10 * step, detail="slices of the causal decoder")
 
 
-def _carried(decoder: VideoDecoder) -> Tap | None:
+def _hunyuan_video(decoder: VideoDecoder) -> Tap | None:
     """HunyuanVideo's way since its convolutions carry their past: the upper part runs piece by piece."""
     upper = _part(decoder.model, "decoder")
     conv_out = _part(upper, "conv_out")
@@ -124,7 +124,7 @@ def _carried(decoder: VideoDecoder) -> Tap | None:
     return StepHook(decoder, module=conv_out, bounded=False, detail=f"pieces of the last convolution; {_LATENT_PART}")
 
 
-def _rolling(decoder: VideoDecoder) -> Tap | None:
+def _cogvideox(decoder: VideoDecoder) -> Tap | None:
     """CogVideoX's way: convolutions are handed their cache and return it beside their frames."""
     conv_out = _part(_part(decoder.model, "decoder"), "conv_out")
     if conv_out is None or not _takes(conv_out, "conv_cache"):
@@ -138,7 +138,7 @@ def _rolling(decoder: VideoDecoder) -> Tap | None:
     )
 
 
-def _cached(decoder: VideoDecoder) -> Tap | None:
+def _ltx(decoder: VideoDecoder) -> Tap | None:
     """LTX's way before it wrote to a buffer: convolutions keep their past, the pieces are un-patchified together."""
     upper = _part(decoder.model, "decoder")
     conv_out = _part(upper, "conv_out")
@@ -158,7 +158,7 @@ def _cached(decoder: VideoDecoder) -> Tap | None:
     )
 
 
-def _frame_by_frame(decoder: VideoDecoder) -> Tap | None:
+def _taehv(decoder: VideoDecoder) -> Tap | None:
     """TAEHV's way: ``decoder`` is a row of small blocks that one frame after the other goes through."""
     model: Any = decoder.model
     blocks = _part(model, "decoder")

@@ -83,8 +83,8 @@ class Ladder(Tap):
         first, last = self._falls[0][0], self._falls[-1][0]
         where = f"at frame {first}" if first == last else f"{len(self._falls)} times, first at frame {first}"
         return (
-            f"memory ran out {where} ({_named(self._falls[0][1])}): from frame {last} on, the frames were decoded in "
-            f"another way ({_named(self.decoding)})"
+            f"memory ran out {where} ({_label(self._falls[0][1])}): from frame {last} on, the frames were decoded in "
+            f"another way ({_label(self.decoding)})"
         )
 
     def frames(self, latent: Tensor) -> int | None:
@@ -102,10 +102,10 @@ class Ladder(Tap):
                 gc.collect()
                 if self._before_retry is not None:
                     self._before_retry(tap)
-            if self._managed(tap, latent, submit, before, last=index + 1 == len(self.taps)):
+            if self._decode_rest(tap, latent, submit, before, last=index + 1 == len(self.taps)):
                 return
 
-    def _managed(self, tap: Tap, latent: Tensor, submit: Submit, before: int, *, last: bool) -> bool:
+    def _decode_rest(self, tap: Tap, latent: Tensor, submit: Submit, before: int, *, last: bool) -> bool:
         """Whether ``tap`` decoded all that is missing; if memory ran out, nothing refers to its try any more."""
         try:
             _run_rest(tap, latent, submit, self._receiver.received - before)
@@ -144,5 +144,5 @@ def _run_rest(tap: Tap, latent: Tensor, submit: Submit, delivered: int) -> None:
     tap.run(rest, submit_rest)
 
 
-def _named(decoding: Decoding) -> str:
+def _label(decoding: Decoding) -> str:
     return f"{decoding.kind}: {decoding.detail}" if decoding.detail else decoding.kind

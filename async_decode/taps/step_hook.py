@@ -61,7 +61,7 @@ class StepHook(Tap):
         self.live_latents = live_latents
         self.decoding = Decoding("tapped", exact=True, bounded=bounded, detail=detail)
 
-    def finished(self, piece: Tensor) -> Tensor:
+    def frames_of_piece(self, piece: Tensor) -> Tensor:
         """The frames ``(1, C, T, H, W)`` that a piece stands for, as the model's decode would return them."""
         return self.finish_piece(piece)
 
@@ -79,9 +79,9 @@ class StepHook(Tap):
             nonlocal made, form, blank_frame
             if piece.ndim == 5 and piece.shape[2] == 0:
                 return piece
-            stand_in = numbered(piece, made)
+            stand_in = stand_in_for(piece, made)
             if self.keep(made, latents):
-                frames = self.finished(piece)
+                frames = self.frames_of_piece(piece)
                 submit(frames[0].movedim(0, 1))
                 form = torch.empty(stand_in.shape, dtype=stand_in.dtype)
                 # One number, whatever the size of a frame.
@@ -127,7 +127,7 @@ class StepHook(Tap):
             return False
         at, rest = 0, rest.to(form.device)
         for number in kept:
-            expected = self.finish_piece(numbered(form, number))
+            expected = self.finish_piece(stand_in_for(form, number))
             shown = rest[:, :, at : at + expected.shape[2]]
             if not torch.equal(shown.to(expected.dtype), expected):
                 return False
@@ -135,7 +135,7 @@ class StepHook(Tap):
         return rest.shape[2] == at + blanks and not bool(rest[:, :, at:].any())
 
 
-def numbered(piece: Tensor, number: int) -> Tensor:
+def stand_in_for(piece: Tensor, number: int) -> Tensor:
     """A stand-in for ``piece``: one frame of 2x2 pixels, whose channels show ``number``, each with both signs.
 
     The values are within -1 and 1, so that a model may end with the clamp to this range that the scaling of the frames

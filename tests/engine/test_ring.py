@@ -113,7 +113,7 @@ def test_the_copy_stream_waits_for_the_decoder_and_the_host_for_the_copy(recorde
     ring, calls, compute = recorded
     chunk = Chunk(ring.slots[1], index=5, first_index=20, frames=3)
 
-    ring.filled(chunk)
+    ring.record_filled(chunk)
     started, copied = ring.transfer(chunk)
 
     decoded = ring._decoded[1]

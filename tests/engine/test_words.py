@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from async_decode.decoding import Decoding
-from async_decode.report.report import Report, build_report
+from async_decode.report import Report, RunFacts, SpanTotals, build_report
 from async_decode.report.words import ADVICE
 from async_decode.spans import Span, Stage
 
@@ -37,28 +37,27 @@ def a_report(
     frames: int = 8,
 ) -> Report:
     """The report of a run of ten seconds, in each lane of which one thing happened: from when to when, in seconds."""
-    return build_report(
-        spans=[
-            Span(Stage(lane.split()[0]), lane, 0, int(start * SECOND), int(end * SECOND), frames=1)
-            for lane, (start, end) in spans.items()
-        ],
-        started_ns=0,
-        ended_ns=10 * SECOND,
+    totals = SpanTotals(0)
+    for lane, (start, end) in spans.items():
+        totals.add(Span(Stage(lane.split()[0]), lane, 0, int(start * SECOND), int(end * SECOND), frames=1))
+    facts = RunFacts(
+        outcome="completed",
         decoding=Decoding(kind, exact=True, bounded=True),
+        device="cpu",
         clip=None,
+        frames=frames,
+        written=frames,
+        chunks=2,
         chunk_size=4,
         chunk_frames=4,
         buffer_depth=buffer_depth,
-        device="cpu",
-        pinned=pinned,
         unified=False,
-        chunks=2,
-        frames=frames,
-        warnings=(),
-        outcome="completed",
+        pinned=pinned,
         ring_bytes_device=0,
         ring_bytes_host=0,
+        warnings=(),
     )
+    return build_report(facts, totals, 10 * SECOND)
 
 
 @pytest.mark.parametrize("code", ADVICE)
@@ -77,4 +76,4 @@ def test_no_advice_before_there_are_frames() -> None:
     report = a_report({}, frames=0)
 
     assert report.advice == ""
-    assert report.advised() == {"bottleneck": None, "advice": "", "advice_code": None, "advice_values": {}}
+    assert report.advice_json() == {"bottleneck": None, "advice": "", "advice_code": None, "advice_values": {}}

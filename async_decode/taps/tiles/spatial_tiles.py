@@ -13,7 +13,7 @@ from torch import Tensor
 from ...decoding import Decoding
 from ..base import Submit, Tap, VideoDecoder
 from ..whole import frames_of_pixels
-from .tiling import Scale, Tiling, blended
+from .tiling import Scale, Tiling, blend_tiles
 
 
 class ImageTiles(Tap):
@@ -46,12 +46,12 @@ class ImageTiles(Tap):
 
     def _image(self, image: Tensor) -> Tensor:
         tile = self.tile
-        upright = self._tiled(image, 2 * tile, tile // 2)
-        lying = self._tiled(image, tile // 2, 2 * tile)
-        return (upright + lying + self._tiled(image, tile, tile)) / 3.0
+        upright = self._decode_tiles(image, 2 * tile, tile // 2)
+        lying = self._decode_tiles(image, tile // 2, 2 * tile)
+        return (upright + lying + self._decode_tiles(image, tile, tile)) / 3.0
 
-    def _tiled(self, image: Tensor, height: int, width: int) -> Tensor:
-        stretches = blended(
+    def _decode_tiles(self, image: Tensor, height: int, width: int) -> Tensor:
+        stretches = blend_tiles(
             image,
             lambda tile: self.decoder.decode(self.decoder.to_device(tile)),
             tile=(height, width),

@@ -65,7 +65,7 @@ class StreamedTiles(StepHook):
         *before, height, width = super().live_shape(latent)
         return torch.Size((*before, min(height, self.tile), min(width, self.tile)))
 
-    def finished(self, piece: Tensor) -> Tensor:
+    def frames_of_piece(self, piece: Tensor) -> Tensor:
         return self._blended.popleft()
 
     def _run_clip(self, clip: Tensor, submit: Submit) -> None:
@@ -73,7 +73,7 @@ class StreamedTiles(StepHook):
         room = None if self.cache_room is None else self.cache_room()
         attributes: dict[str, Any] = vars(self.module)
         replaced = attributes.get("forward")
-        self.module.forward = self._tiled(self.module.forward, TileCaches(self.decoder.device, room))
+        self.module.forward = self._forward_by_tiles(self.module.forward, TileCaches(self.decoder.device, room))
         try:
             super()._run_clip(clip, submit)
         finally:
@@ -83,7 +83,7 @@ class StreamedTiles(StepHook):
                 self.module.forward = replaced
             self._blended.clear()
 
-    def _tiled(self, forward: Callable[..., Any], caches: TileCaches) -> Callable[..., Any]:
+    def _forward_by_tiles(self, forward: Callable[..., Any], caches: TileCaches) -> Callable[..., Any]:
         """``forward``, for each tile in turn; what it returns only stands for the blended pieces."""
         signature = inspect.signature(forward)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...decoding import Decoding
 from ...errors import DecodeError
 from ..base import Submit, Tap, VideoDecoder
-from .tiling import Scale, Tiling, blended, leaves_holes
+from .tiling import Scale, Tiling, blend_tiles, leaves_holes
 
 #: Frames that travel back to the device at a time where they had to be blended on the host.
 _FRAMES_BACK = 8
@@ -75,7 +75,7 @@ class TemporalWindows(Tap):
     def _run_clip(self, clip: Tensor, submit: Submit, skip: int) -> None:
         frames, height, width = clip.shape[2:]
         tiling, device = self.tiling, self.decoder.device
-        for stretch in blended(
+        for stretch in blend_tiles(
             clip,
             lambda tile: self.decoder.decode(self.decoder.to_device(tile)),
             tile=(tiling.window or frames, tiling.tile or height, tiling.tile or width),

@@ -46,11 +46,11 @@ class TileCaches:
         cache.clear()
         size = sum(entry.nbytes for entry in entries if isinstance(entry, Tensor))
         if self.room is not None and self.held + size > self.room:
-            entries, size = [self._parked(tile, number, entry) for number, entry in enumerate(entries)], 0
+            entries, size = [self._park(tile, number, entry) for number, entry in enumerate(entries)], 0
         self._caches[tile], self._bytes[tile] = entries, size
         self.held += size
 
-    def _parked(self, tile: int, number: int, entry: Any) -> Any:
+    def _park(self, tile: int, number: int, entry: Any) -> Any:
         """``entry`` in host memory, in the same place as in the step before.
 
         Copies from and to pinned memory are work of one stream: each waits for the one before, and nobody for them.

@@ -32,11 +32,11 @@ class Scale:
 
     def size_of(self, axis: int, latents: int) -> int:
         """Pixels that ``latents`` give along ``axis``."""
-        return round(_grown(self.size[axis], latents))
+        return round(_pixels_of(self.size[axis], latents))
 
     def place_of(self, axis: int, latent: int) -> int:
         """The first pixel of a tile that begins at ``latent``."""
-        return round(_grown(self.place[axis], latent))
+        return round(_pixels_of(self.place[axis], latent))
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Tiling:
         return "; ".join(parts)
 
 
-def blended(
+def blend_tiles(
     latent: Tensor,
     decode: Callable[[Tensor], Tensor],
     *,
@@ -163,11 +163,11 @@ class Sums:
 
     def add(self, tile: Tensor, corner: Sequence[int], feathers: Sequence[int]) -> None:
         """Add a tile whose first pixel is at ``corner``; what reaches beyond the result is cut off."""
-        weights = _feathered(tile.shape[2:], feathers, self._device)
+        weights = _feather_weights(tile.shape[2:], feathers, self._device)
         for axis, (first, size) in enumerate(zip(corner, self.size, strict=True)):
             length = max(0, min(tile.shape[axis + 2], size - first))
             tile, weights = tile.narrow(axis + 2, 0, length), weights.narrow(axis + 2, 0, length)
-        pixels, weight_sums = self._reaching(corner[0] + tile.shape[2], tile.shape[1])
+        pixels, weight_sums = self._up_to(corner[0] + tile.shape[2], tile.shape[1])
         for axis, first in enumerate((corner[0] - self._first, *corner[1:])):
             pixels = pixels.narrow(axis + 2, first, tile.shape[axis + 2])
             weight_sums = weight_sums.narrow(axis + 2, first, tile.shape[axis + 2])
@@ -186,7 +186,7 @@ class Sums:
         if unwanted < pixels.shape[2]:
             yield pixels.div_(weights)[:, :, unwanted:]
 
-    def _reaching(self, end: int, channels: int) -> tuple[Tensor, Tensor]:
+    def _up_to(self, end: int, channels: int) -> tuple[Tensor, Tensor]:
         """Sums and weights that reach to ``end`` along the first axis."""
         missing = end - self._first
         if self._pixels is not None:
@@ -210,7 +210,7 @@ def spans(size: int, tile: int, overlap: int) -> list[tuple[int, int]]:
     return [(first, min(tile, size - first)) for first in firsts]
 
 
-def _feathered(size: Sequence[int], feathers: Sequence[int], device: torch.device) -> Tensor:
+def _feather_weights(size: Sequence[int], feathers: Sequence[int], device: torch.device) -> Tensor:
     """Weights ``(1, 1, …)`` of a tile that rise from its edges inwards.
 
     Where a tile is shorter than two feathers, the two factors of a place are multiplied in ComfyUI's order, for the
@@ -230,5 +230,5 @@ def _feathered(size: Sequence[int], feathers: Sequence[int], device: torch.devic
     return weights
 
 
-def _grown(growth: Growth, latents: int) -> float:
+def _pixels_of(growth: Growth, latents: int) -> float:
     return growth(latents) if callable(growth) else growth * latents
