@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import struct
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from async_decode import Clip, Recorder, SinkError
-from async_decode.sinks import ImageEncoder, ImageFilesSink, JpegEncoder, PngEncoder, WebpEncoder
+from async_decode.sinks import ImageEncoder, ImageFilesSink, JpegEncoder, PngEncoder, TiffEncoder, WebpEncoder
 from async_decode.sinks.files import OutputNames
 from tests.engine.sink_tools import exif_texts, nothing_survives, pictures, psnr, run_ffmpeg, save
 
@@ -54,10 +55,25 @@ def test_jpeg_is_close_to_the_frames(tmp_path: Path, channels: int, mode: str) -
 def test_jpeg_is_the_same_without_memory_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = pictures(2, 64, 64)
     usual = saved(tmp_path / "usual", JpegEncoder(metadata=METADATA), frames)
-    monkeypatch.setattr("async_decode.sinks.image.formats._scratch_file", tempfile.TemporaryFile)
+    # As in conda-forge's Pythons, and those of macOS and Windows.
+    monkeypatch.delattr(os, "memfd_create", raising=False)
     others = saved(tmp_path / "others", JpegEncoder(metadata=METADATA), frames)
 
     assert [path.read_bytes() for path in usual] == [path.read_bytes() for path in others]
+
+
+def test_jpeg_does_without_memory_files_that_the_system_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(name: str) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "memfd_create", refused, raising=False)
+    frames = pictures(1, 64, 64)
+
+    (path,) = saved(tmp_path, JpegEncoder(), frames)
+
+    assert psnr(opened(path, "JPEG"), frames[0]) > 30
 
 
 def test_jpeg_that_the_disk_for_scratch_files_cannot_hold_is_an_error(
@@ -179,7 +195,39 @@ def test_text_that_no_jpeg_holds_is_left_out_and_named(tmp_path: Path) -> None:
 
     assert set(exif_texts(path).values()) == {"prompt:" + "p" * 40_000, "note:short"}
     assert encoder.notes == ["too long for a jpeg file, left out: workflow; webp and png files have no limit"]
-    assert JpegEncoder(metadata={"prompt": "short"}).notes == ()
+    assert not JpegEncoder(metadata={"prompt": "short"}).notes
+
+
+#: More than the tags that count down from stock's first one.
+MANY = {"prompt": "the prompt", **{f"key {number}": f"text {number}" for number in range(300)}}
+
+
+@pytest.mark.parametrize("count", [9, 301])
+@pytest.mark.parametrize("encoder", [JpegEncoder, WebpEncoder, TiffEncoder])
+def test_any_number_of_texts_is_in_the_file(
+    tmp_path: Path, encoder: type[JpegEncoder] | type[WebpEncoder] | type[TiffEncoder], count: int
+) -> None:
+    metadata = dict(list(MANY.items())[:count])
+    made = encoder(metadata=metadata)
+    (path,) = saved(tmp_path, made, pictures(1).astype(np.uint16 if encoder is TiffEncoder else np.uint8))
+
+    found = exif_texts(path)
+    assert set(found.values()) >= {f"{key}:{text}" for key, text in metadata.items()}
+    assert found[0x0110] == "prompt:the prompt"
+    assert not made.notes
+
+
+@pytest.mark.parametrize("encoder", [JpegEncoder, WebpEncoder, TiffEncoder])
+def test_texts_beyond_the_tags_that_there_are_are_left_out_and_named(
+    tmp_path: Path, encoder: type[JpegEncoder] | type[WebpEncoder] | type[TiffEncoder]
+) -> None:
+    made = encoder(metadata={**{f"key {number}": "text" for number in range(541)}, "prompt": "the prompt"})
+    (path,) = saved(tmp_path, made, pictures(1).astype(np.uint16 if encoder is TiffEncoder else np.uint8))
+
+    assert exif_texts(path)[0x0110] == "prompt:the prompt"
+    assert sum(text.endswith(":text") for text in exif_texts(path).values()) == 539
+    (note,) = made.notes
+    assert "left out: key 539, key 540" in note
 
 
 @pytest.mark.parametrize("excess", range(-40, 4, 4))

@@ -18,12 +18,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from ...errors import SinkError
 from ...frames import Clip, FrameArray, PixelFormat
-from .formats import FIRST_TAG, PROMPT_TAG, ImageEncoder, check_range
+from .exif import Field, directory, left_out, text_fields, without_tag
+from .formats import ImageEncoder, check_range
 
 #: Lines are compressed in bands of about this many bytes.
 BAND_BYTES = 1 << 18
-#: Where TIFF keeps further texts: tags that describe the picture, then those that anybody may use.
-_MORE_TAGS = (FIRST_TAG, 0x010E, 0x010D, *range(65000, 65536))
 
 
 def bands(frame: npt.NDArray[np.uint16]) -> Iterator[npt.NDArray[np.uint16]]:
@@ -106,10 +105,8 @@ class TiffEncoder(ImageEncoder):
     def __init__(self, *, compress_level: int = 4, metadata: Mapping[str, str] | None = None) -> None:
         check_range("compress_level", compress_level, 0, 9)
         self._level = compress_level
-        self._texts: dict[int, bytes] = {}
-        free = iter(_MORE_TAGS)
-        for key, text in (metadata or {}).items():
-            self._texts[PROMPT_TAG if key == "prompt" else next(free)] = f"{key}:{text}\0".encode()
+        self._texts = text_fields(metadata or {})
+        self.notes = left_out("too many texts for a tiff file", without_tag(metadata or {}))
 
     def check(self, clip: Clip) -> None:
         super().check(clip)
@@ -132,13 +129,11 @@ class TiffEncoder(ImageEncoder):
         # A directory begins on an even byte.
         file.write(bytes(offset % 2))
         offset += offset % 2
-        file.write(_directory(self._fields(pixels.shape, offsets, sizes, lines), offset))
+        file.write(directory(self._fields(pixels.shape, offsets, sizes, lines), offset, order="<"))
         file.seek(4)
         file.write(struct.pack("<I", offset))
 
-    def _fields(
-        self, shape: tuple[int, ...], offsets: list[int], sizes: list[int], lines: int
-    ) -> dict[int, tuple[int, int, bytes]]:
+    def _fields(self, shape: tuple[int, ...], offsets: list[int], sizes: list[int], lines: int) -> dict[int, Field]:
         """Type, number of values and values of each field, by tag."""
         height, width, channels = shape
         fields = {
@@ -160,11 +155,11 @@ class TiffEncoder(ImageEncoder):
             # Each pixel less the one before.
             0x013D: _shorts(2),
             0x0153: _shorts(*[1] * channels),
-            **{tag: (2, len(text), text) for tag, text in self._texts.items()},
+            **self._texts,
         }
         if channels == 4:
             fields[0x0152] = _shorts(2)
-        return dict(sorted(fields.items()))
+        return fields
 
 
 def _predicted(band: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
@@ -175,25 +170,9 @@ def _predicted(band: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
     return out
 
 
-def _directory(fields: Mapping[int, tuple[int, int, bytes]], offset: int) -> bytes:
-    """A TIFF directory that stands at ``offset``, with the values that do not fit into it behind it."""
-    entries, beside = [], []
-    free = offset + 2 + 12 * len(fields) + 4
-    for tag, (kind, count, values) in fields.items():
-        if len(values) <= 4:
-            place = values.ljust(4, b"\0")
-        else:
-            place = struct.pack("<I", free)
-            values += bytes(len(values) % 2)
-            beside.append(values)
-            free += len(values)
-        entries.append(struct.pack("<HHI", tag, kind, count) + place)
-    return struct.pack("<H", len(fields)) + b"".join(entries) + bytes(4) + b"".join(beside)
-
-
-def _shorts(*values: int) -> tuple[int, int, bytes]:
+def _shorts(*values: int) -> Field:
     return 3, len(values), struct.pack(f"<{len(values)}H", *values)
 
 
-def _longs(*values: int) -> tuple[int, int, bytes]:
+def _longs(*values: int) -> Field:
     return 4, len(values), struct.pack(f"<{len(values)}I", *values)

@@ -11,9 +11,9 @@ import abc
 import errno
 import io
 import os
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO, cast
 
 import numpy as np
@@ -23,14 +23,13 @@ from PIL.PngImagePlugin import PngInfo
 
 from ...errors import SinkError
 from ...frames import Clip, FrameArray, PixelFormat
+from .exif import exif_of, left_out, without_tag
 from .webp_exif import without_odd_chunks
 
 #: The most that one segment of a JPEG file holds, in bytes.
 _JPEG_SEGMENT = 65533
 #: The marker that ends a JPEG file.
 _JPEG_END = b"\xff\xd9"
-#: Where ComfyUI keeps the prompt, and the first of the other texts, which count down from there.
-PROMPT_TAG, FIRST_TAG = 0x0110, 0x010F
 
 
 class ImageEncoder(abc.ABC):
@@ -119,17 +118,15 @@ class JpegEncoder(ImageEncoder):
         self._quality = quality
         self._subsampling = "4:4:4" if quality >= 90 else "4:2:0"
         kept: dict[str, str] = {}
-        left_out = []
         for key, text in (metadata or {}).items():
-            if len(exif_of({**kept, key: text})) <= _JPEG_SEGMENT:
-                kept[key] = text
-            else:
-                left_out.append(key)
+            more = {**kept, key: text}
+            if len(exif_of(more)) <= _JPEG_SEGMENT and not without_tag(more):
+                kept = more
         self._exif = exif_of(kept)
-        if left_out:
-            self.notes = [
-                f"too long for a jpeg file, left out: {', '.join(left_out)}; webp and png files have no limit"
-            ]
+        dropped = [key for key in metadata or {} if key not in kept]
+        self.notes = [
+            f"{note}; webp and png files have no limit" for note in left_out("too long for a jpeg file", dropped)
+        ]
 
     def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
         image = image_of(frame)
@@ -150,8 +147,11 @@ def _scratch_file() -> IO[bytes]:
     1.8 times as fast as one, against 1.0). The file that is saved must not be given to it, because then no abort would
     end it and no short write be seen.
     """
-    if sys.platform == "linux":
-        return open(os.memfd_create("jpeg"), "w+b")
+    create = getattr(os, "memfd_create", None)
+    # Not every system has it, nor every Python: conda-forge's have none.
+    if create is not None:
+        with suppress(OSError):
+            return open(create("jpeg"), "w+b")
     return tempfile.TemporaryFile()
 
 
@@ -182,6 +182,7 @@ class WebpEncoder(ImageEncoder):
         check_range("effort", effort, 0, 6)
         self._options = {"lossless": lossless, "exact": lossless, "quality": quality, "method": effort}
         self._exif = exif_of(metadata or {})
+        self.notes = left_out("too many texts for a webp file", without_tag(metadata or {}))
 
     def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
         content = io.BytesIO()
@@ -193,23 +194,6 @@ def check_range(name: str, value: int, least: int, most: int) -> None:
     """Raise ``ValueError``, naming the option, if ``value`` is not within ``least`` and ``most``."""
     if not least <= value <= most:
         raise ValueError(f"{name} must be from {least} to {most}, got {value}")
-
-
-def exif_of(metadata: Mapping[str, str]) -> bytes:
-    """``metadata`` as stock's Save Animated WEBP keeps it, ``key:text`` in tags of its own; empty if there is none."""
-    if not metadata:
-        return b""
-    exif = Image.Exif()
-    tag = FIRST_TAG
-    for key, text in metadata.items():
-        # Encoded here: of a string, Pillow keeps ASCII only.
-        entry = f"{key}:{text}".encode()
-        if key == "prompt":
-            exif[PROMPT_TAG] = entry
-        else:
-            exif[tag] = entry
-            tag -= 1
-    return exif.tobytes()
 
 
 def image_of(frame: FrameArray) -> Image.Image:

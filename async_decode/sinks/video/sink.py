@@ -19,7 +19,7 @@ from ...spans import Recorder, Span, Stage
 from ..base import Sink
 from ..ffmpeg import FFmpegProcess, ffmetadata, find_ffmpeg
 from ..files import PART_SUFFIX, OutputNames, Reservation, file_error
-from ..image.formats import exif_of
+from ..image.exif import exif_of
 from ..image.webp_exif import add_exif
 from ..workers import Workers, running_future
 from .arguments import encode_arguments, whole_arguments
