@@ -10,13 +10,19 @@ The protocol of one file ``clip_00001_.png``:
 3. **Write** into the ``.part``. It sits in the same folder, so the final step never crosses file systems. It also
    counts as taken for ComfyUI's own search for the next number, which reads the digits behind the prefix.
 4. **Publish** without replacing: on POSIX a hard link under the final name, then the ``.part`` name goes; on Windows a
-   rename, which never replaces there. File systems without links get a last look and a rename. If a program that
-   knows nothing of this protocol took the final name meanwhile, the file moves on to the next free number.
+   rename, which never replaces there. Where links fail, for whatever reason (each network and FUSE mount has its own),
+   the final name is created exclusively and renamed over; where renames fail as well, it is copied into. A file that
+   somebody holds (virus scanners and sync clients do so with fresh files) is tried again for some seconds. If a program
+   that knows nothing of this protocol took the final name meanwhile, the file moves on to the next free number.
 
 So at every moment a name that is taken shows as ``.part`` or as final, a final name means a whole file, and nothing is
 ever overwritten. Two jobs with one prefix get interleaved numbers. Whoever gives up unlinks the ``.part``; after a
-process was killed it stays, under a name that says what it is, and its number stays unused. (Whole means what a reader
-sees: surviving a power cut would take an fsync for each frame.)
+process was killed it stays, under a name that says what it is, and its number stays unused. So does a whole file that
+no final name could be given to. (Whole means what a reader sees: surviving a power cut would take an fsync for each
+frame.)
+
+Where ``.part`` behind a long final name could be more than a file system takes, the file is called ``clip_00001_.tmp``
+instead, which no final name is shorter than, and a video that was cut short loses the end of its stem.
 
 A video that was cut short is published as ``clip_00001_cut-short.mp4``: the same number, which is free for it because
 a name counts as taken when either of the two exists.
@@ -26,7 +32,11 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
+import shutil
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +44,12 @@ from ..errors import SinkError
 
 #: A file that is not whole carries this behind its final name.
 PART_SUFFIX = ".part"
+#: Any file system takes names of so many bytes: eCryptfs, whose limit is the lowest, no more.
+_ANY_LENGTH = 143
+#: Pauses before a file that somebody holds is tried again, in seconds.
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+#: What is answered for a file that somebody holds, which mostly passes.
+_HELD = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETXTBSY}
 
 #: What to do about errors that people can do something about.
 _REMEDIES = {
@@ -71,6 +87,54 @@ class OutputNames:
         self.stem = stem
         self._next = first
         self._lock = threading.Lock()
+        self._ways = _WAYS
+
+    def probe(self, extension: str) -> None:
+        """Make a small file in the folder, give it its final name and remove it: all that will be done later works.
+
+        Args:
+            extension: of the files to come, with its dot.
+
+        Raises:
+            SinkError: the folder cannot be made or written to, or the names are too long for it.
+        """
+        name = f".{secrets.token_hex(8)}"
+        part, target = self.folder / f"{name}{PART_SUFFIX}", self.folder / name
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                os.lstat(self.folder / f"{self.stem}_00001_{extension}")
+            try:
+                with open(part, "xb") as file:
+                    file.write(b"async")
+                self.give(part, target)
+            finally:
+                _remove(part)
+                _remove(target)
+        except OSError as error:
+            raise file_error(self.folder / (self.stem + extension), error) from error
+
+    def give(self, part: Path, target: Path) -> None:
+        """Give ``part`` the name ``target``: at once, and never in place of another file.
+
+        What the folder's file system refused once is not tried again.
+
+        Raises:
+            FileExistsError: ``target`` exists; ``part`` is still there.
+            OSError: nothing worked; ``part`` is still there.
+        """
+        ways = self._ways
+        for index, way in enumerate(ways):
+            try:
+                _while_held(way, part, target)
+            except FileExistsError:
+                raise
+            except OSError:
+                if index == len(ways) - 1 or not part.exists():
+                    raise
+            else:
+                self._ways = ways[index:]
+                return
 
     def reserve(self, extension: str, batch: int = 0) -> Reservation:
         """Take the next free name; it is ours, in every process, until it is published or discarded.
@@ -104,17 +168,23 @@ class Reservation:
         path: the name of the whole file.
         cut_short: the name of a file that holds less than was asked for.
         part: the file to write into; it exists from the start, empty.
+        copy: another one that nobody else writes into, for a second pass; it has to be gone before the name is.
     """
 
     def __init__(self, names: OutputNames, number: int, extension: str, batch: int) -> None:
-        stem = f"{names.stem.replace('%batch_num%', str(batch))}_{number:05}_"
+        stem = names.stem.replace("%batch_num%", str(batch))
+        final = f"{stem}_{number:05}_{extension}"
         self._names = names
         self._extension = extension
         self._batch = batch
         self._held = False
-        self.path = names.folder / f"{stem}{extension}"
-        self.cut_short = names.folder / f"{stem}cut-short{extension}"
-        self.part = names.folder / f"{stem}{extension}{PART_SUFFIX}"
+        self._claims: list[Path] = []
+        short = len(os.fsencode(final)) + len(f".2{PART_SUFFIX}") <= _ANY_LENGTH
+        self.path = names.folder / final
+        self.cut_short = names.folder / _fitting(stem, f"_{number:05}_cut-short{extension}", len(os.fsencode(final)))
+        # Behind digits and an underscore: there ComfyUI's own search for the next number sees it, also that of 0.3.64.
+        self.part = names.folder / (f"{final}{PART_SUFFIX}" if short else f"{stem}_{number:05}_.tmp")
+        self.copy = names.folder / (f"{final}.2{PART_SUFFIX}" if short else f"{stem}_{number:05}_.tm2")
 
     def claim(self) -> bool:
         """Take the name if nobody has it; return whether it is ours now."""
@@ -138,33 +208,34 @@ class Reservation:
             The final name; it has another number than the reserved one if a program took that in spite of the claim.
 
         Raises:
-            SinkError: the file could not be renamed; the ``.part`` is still there.
+            SinkError: no final name could be given to it; it stays under the name that the message gives.
         """
+        # Whatever happens from here on: what was made is not removed.
+        self._held = False
+        name = self
         try:
             while True:
-                target = self.cut_short if cut_short else self.path
+                target = name.cut_short if cut_short else name.path
                 try:
-                    _rename_without_replacing(self.part, target)
+                    self._names.give(self.part, target)
                 except FileExistsError:
-                    self._move_on()
+                    self._claims.append(name.part)
+                    name = self._names.reserve(self._extension, self._batch)
+                    name._held = False
                 else:
-                    self._held = False
+                    self.path, self.cut_short = name.path, name.cut_short
                     return target
-        except OSError as error:
-            raise file_error(self.path, error) from error
+        except (OSError, SinkError) as error:
+            raise SinkError(f"{file_error(self.path, error)}; what was made stays as {self.part}") from error
+        finally:
+            for claim in {*self._claims, name.part} - {self.part}:
+                _remove(claim)
 
     def discard(self) -> None:
         """Give the name back and remove what was written. Never raises; does nothing once published."""
         if self._held:
             self._held = False
-            with suppress(OSError):
-                self.part.unlink()
-
-    def _move_on(self) -> None:
-        """Carry the file over to the next free number, whose empty claim it replaces."""
-        following = self._names.reserve(self._extension, self._batch)
-        os.replace(self.part, following.part)
-        self.path, self.cut_short, self.part = following.path, following.cut_short, following.part
+            _remove(self.part)
 
 
 def next_number(folder: Path, stem: str) -> int:
@@ -191,29 +262,74 @@ def file_error(path: str | os.PathLike[str], error: BaseException) -> SinkError:
     return SinkError(f"{os.fspath(path)} could not be written: {error.strerror or error}; {remedy}")
 
 
-def _rename_without_replacing(source: Path, target: Path) -> None:
-    """Atomic: ``target`` is there whole or not at all.
+def _fitting(stem: str, rest: str, length: int) -> str:
+    """``stem`` and ``rest``; of a name that not every file system takes, ``length`` bytes without the stem's end."""
+    name = stem + rest
+    while len(os.fsencode(name)) > max(length, _ANY_LENGTH) and stem:
+        stem = stem[:-1]
+        name = stem + rest
+    return name
 
-    Raises:
-        FileExistsError: ``target`` exists; ``source`` is still there.
-    """
-    if os.name == "nt":
-        os.rename(source, target)
-        return
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
+
+def _while_held(way: Callable[[Path, Path], None], part: Path, target: Path) -> None:
+    """Go one way, again and again for some seconds while somebody holds the file."""
+    # No pause cures links that there are none of.
+    for pause in () if way is _link else _PAUSES:
+        try:
+            way(part, target)
+        except FileExistsError:
             raise
-        # The claim keeps every job that follows the protocol away from the target; this look is for the others.
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target)) from None
-        os.rename(source, target)
-    else:
-        os.unlink(source)
+        except OSError as error:
+            if error.errno not in _HELD:
+                raise
+            time.sleep(pause)
+        else:
+            return
+    way(part, target)
 
 
-#: What file systems without hard links answer (exFAT, FAT, some network and FUSE mounts).
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EXDEV}
+def _link(part: Path, target: Path) -> None:
+    """Atomic: the file has both names for a moment."""
+    os.link(part, target)
+    _remove(part)
+
+
+def _rename(part: Path, target: Path) -> None:
+    """Atomic, and on Windows never in place of another file."""
+    os.rename(part, target)
+
+
+def _replace(part: Path, target: Path) -> None:
+    """The name is taken first, by an empty file that is ours."""
+    with open(target, "xb"):
+        pass
+    try:
+        os.replace(part, target)
+    except OSError as error:
+        _remove(target)
+        # The one that exists is ours: nobody is asked to move on.
+        if isinstance(error, FileExistsError):
+            raise OSError(errno.ENOTSUP, error.strerror) from error
+        raise
+
+
+def _copy(part: Path, target: Path) -> None:
+    """What remains: stock writes under the final name, too."""
+    with open(part, "rb") as source, open(target, "xb") as copied:
+        try:
+            shutil.copyfileobj(source, copied, 1 << 20)
+        except OSError:
+            copied.close()
+            _remove(target)
+            raise
+    _remove(part)
+
+
+def _remove(path: Path) -> None:
+    """Remove ``path``; where that fails it stays, which is no reason to lose what was made."""
+    with suppress(OSError):
+        path.unlink()
+
+
+#: How a file gets its final name, the best first.
+_WAYS: tuple[Callable[[Path, Path], None], ...] = (_rename, _copy) if os.name == "nt" else (_link, _replace, _copy)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from async_decode import SinkError
+from async_decode.sinks import files
 from async_decode.sinks.files import OutputNames, Reservation, file_error, next_number
 from tests.engine.sink_tools import PATIENCE
 
@@ -122,15 +125,130 @@ def test_cut_short_file_says_so_and_keeps_its_number(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["clip_00001_cut-short.mp4"]
 
 
-@pytest.fixture(params=["links", "no links"])
-def any_file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of giving a final name."""
+#: What mounts of FUSE, NFS, 9p, Samba and clouds answer to a hard link; 524 is the kernel's own ENOTSUPP.
+NO_LINKS = [errno.EPERM, errno.ENOTSUP, errno.EINVAL, errno.EIO, errno.EPROTO, errno.ESTALE, 524]
 
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
-    if request.param == "no links":
-        monkeypatch.setattr(os, "link", refuse)
+def refuse(number: int) -> Callable[..., None]:
+    """What a call is on a file system that answers it with ``number``."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refused
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Nobody sleeps; the pauses that there would have been."""
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    return pauses
+
+
+@pytest.fixture(params=["links", *NO_LINKS, "no renames"])
+def any_file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, at_once: list[float]) -> None:
+    """Every way of giving a final name."""
+    if request.param != "links":
+        monkeypatch.setattr(os, "link", refuse(errno.EIO if request.param == "no renames" else request.param))
+    if request.param == "no renames":
+        monkeypatch.setattr(os, "replace", refuse(errno.EINVAL))
+        monkeypatch.setattr(os, "rename", refuse(errno.EINVAL))
+
+
+@pytest.mark.usefixtures("any_file_system")
+def test_folder_is_probed_without_a_trace(tmp_path: Path) -> None:
+    names = OutputNames(tmp_path / "new", "clip")
+
+    names.probe(".png")
+
+    assert names_in(tmp_path / "new") == []
+    assert finish(names.reserve(".png")).read_text() == "whole"
+    assert names_in(tmp_path / "new") == ["clip_00001_.png"]
+
+
+def test_probe_says_before_the_work_what_would_fail_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SinkError, match=r"file/clip\.png could not be written: .*choose another folder"):
+        OutputNames(tmp_path / "file", "clip").probe(".png")
+    with pytest.raises(SinkError, match="choose a shorter file name"):
+        OutputNames(tmp_path, "x" * 246).probe(".png")
+    for call in ("link", "replace"):
+        monkeypatch.setattr(os, call, refuse(errno.EIO))
+    monkeypatch.setattr(shutil, "copyfileobj", refuse(errno.EROFS))
+    with pytest.raises(SinkError, match="choose a folder on a disk that can be written to"):
+        OutputNames(tmp_path, "clip").probe(".png")
+    assert names_in(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no links here")
+def test_what_a_folder_refused_once_is_not_tried_for_every_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def link(*_: object) -> None:
+        asked.append(1)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "link", link)
+    names = OutputNames(tmp_path, "clip")
+    for _ in range(3):
+        finish(names.reserve(".png"))
+
+    assert len(asked) == 1
+
+
+def test_file_that_somebody_holds_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: list[float]
+) -> None:
+    # A virus scanner: it lets go at the third try.
+    rename, tries = os.rename, []
+
+    def held(source: Path, target: Path) -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise PermissionError(errno.EACCES, "somebody uses the file")
+        rename(source, target)
+
+    monkeypatch.setattr(files, "_WAYS", (files._rename,))
+    monkeypatch.setattr(os, "rename", held)
+
+    assert finish(OutputNames(tmp_path, "clip").reserve(".png")).read_text() == "whole"
+    assert len(tries) == 3 and len(at_once) == 2
+
+
+def test_file_that_gets_no_name_stays_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: list[float]
+) -> None:
+    monkeypatch.setattr(files, "_WAYS", (files._rename,))
+    monkeypatch.setattr(os, "rename", refuse(errno.EACCES))
+    name = OutputNames(tmp_path, "clip").reserve(".png")
+
+    with pytest.raises(SinkError, match=r"clip_00001_\.png could not be written.*stays as .*clip_00001_\.png\.part"):
+        finish(name)
+    name.discard()
+
+    assert names_in(tmp_path) == ["clip_00001_.png.part"] and name.part.read_text() == "whole"
+    assert 2 < sum(at_once) < 20
+
+
+@pytest.mark.parametrize("length", [100, 139, 143, 255])
+@pytest.mark.parametrize("character", ["x", "é"])
+def test_no_name_on_the_way_is_longer_than_a_file_system_takes(tmp_path: Path, length: int, character: str) -> None:
+    stem = character * ((length - len("_00001_.mp4")) // len(character.encode()))
+    limit = max(143, len(f"{stem}_00001_.mp4".encode()))
+    for cut_short in (False, True):
+        names = OutputNames(tmp_path, stem)
+        name = names.reserve(".mp4")
+        others = OutputNames(tmp_path, stem, first=1).reserve(".mp4")
+        assert others.path != name.path
+        others.discard()
+        for path in (name.path, name.cut_short, name.part, name.copy):
+            assert len(os.fsencode(path.name)) <= limit
+        name.part.write_text("bytes")
+        assert name.publish(cut_short=cut_short).read_text() == "bytes"
+    assert len(names_in(tmp_path)) == 2
 
 
 @pytest.mark.usefixtures("any_file_system")
