@@ -117,6 +117,8 @@ class FramePipeline:
         self._final: Report | None = None
 
     def __enter__(self) -> FramePipeline:
+        for sink in self.sinks:
+            sink.prepare()
         self._clock = clock_for(self.device)
         self._resumed = self._clock.mark()
         return self

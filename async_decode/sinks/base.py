@@ -10,6 +10,7 @@ import abc
 from collections.abc import Sequence
 from concurrent.futures import Future
 
+from ..errors import SinkError
 from ..frames import Clip, FrameArray, PixelFormat
 from ..spans import Recorder
 
@@ -19,10 +20,11 @@ class Sink(abc.ABC):
 
     Life of a sink:
 
-    1. ``open`` is called in the decoding thread, as soon as the first piece tells the geometry.
-    2. ``write`` is called in the pipeline's courier thread, in order and without gaps.
-    3. ``close`` is called in the copy thread after the last chunk: what the sink made is whole when it returns.
-    4. ``abort`` is called instead of ``close``, or while ``close`` or ``write`` is still waiting in another thread,
+    1. ``prepare`` is called before anything is decoded.
+    2. ``open`` is called in the decoding thread, as soon as the first piece tells the geometry.
+    3. ``write`` is called in the pipeline's copy thread, in order and without gaps.
+    4. ``close`` is called in the copy thread after the last chunk: what the sink made is whole when it returns.
+    5. ``abort`` is called instead of ``close``, or while ``close`` or ``write`` is still waiting in another thread,
        after an error or a cancel.
     """
 
@@ -30,6 +32,17 @@ class Sink(abc.ABC):
     pixel_format: PixelFormat | None
     #: What is different from what was asked for, one sentence each, for people to read; the report has it.
     notes: Sequence[str] = ()
+    _used = False
+
+    def prepare(self) -> None:
+        """Find out what would otherwise fail only after the work; nothing is held after it.
+
+        Raises:
+            SinkError: the sink was used before, or what it writes to cannot be written to.
+        """
+        if self._used:
+            raise SinkError(f"this {type(self).__name__} has had its run; make another one for another run")
+        self._used = True
 
     @abc.abstractmethod
     def open(self, clip: Clip, recorder: Recorder) -> None:

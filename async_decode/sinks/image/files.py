@@ -86,6 +86,10 @@ class ImageFilesSink(Sink):
         """The files that are whole, in the order of their frames."""
         return [path for _, path in sorted(self._saved.copy().items())]
 
+    def prepare(self) -> None:
+        super().prepare()
+        self._names.probe(self._encoder.extension)
+
     def open(self, clip: Clip, recorder: Recorder) -> None:
         self._encoder.check(clip)
         self._recorder = recorder

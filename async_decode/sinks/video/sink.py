@@ -147,6 +147,11 @@ class VideoSink(Sink):
         self._ending = False
         self._error: BaseException | None = None
 
+    def prepare(self) -> None:
+        super().prepare()
+        find_ffmpeg()
+        self._names.probe(self.video.extension)
+
     def open(self, clip: Clip, recorder: Recorder) -> None:
         self._recorder = recorder
         check_size(self.video, clip)
