@@ -70,7 +70,7 @@ class FramePipeline:
         cancels: errors by which somebody cancels a run; the report tells them from failures.
 
     Raises:
-        ValueError: ``chunk_size`` or ``buffer_depth`` is out of range, there is no sink, or one was used before.
+        ValueError: ``chunk_size`` or ``buffer_depth`` is out of range, or there is no sink.
     """
 
     def __init__(
@@ -92,8 +92,6 @@ class FramePipeline:
             raise ValueError(f"chunk_size must be from 1 to {MAX_CHUNK_SIZE} frames, got {chunk_size}")
         if not 1 <= buffer_depth <= MAX_BUFFER_DEPTH:
             raise ValueError(f"buffer_depth must be from 1 to {MAX_BUFFER_DEPTH} slots, got {buffer_depth}")
-        if len(set(map(id, sinks))) < len(sinks) or any(sink.used for sink in sinks):
-            raise ValueError("a sink takes the frames of one run, once: make a new one for every run")
         self.sinks = tuple(sinks)
         self.chunk_size = chunk_size
         self.buffer_depth = buffer_depth
@@ -321,7 +319,6 @@ class FramePipeline:
         self._clip, self._ring = clip, ring
         try:
             for sink in self.sinks:
-                sink.used = True
                 sink.open(clip, self.recorder)
         except BaseException as error:
             self._flow.fail(error)

@@ -30,8 +30,6 @@ class Sink(abc.ABC):
 
     #: The pixel format that ``write`` expects; ``None``: any one that the pipeline carries anyway.
     pixel_format: PixelFormat | None
-    #: A pipeline has opened it; no other one takes it.
-    used: bool = False
     #: What is different from what was asked for, one sentence each, for people to read; the report has it.
     notes: Sequence[str] = ()
     _used = False

@@ -116,19 +116,6 @@ def test_nan_becomes_stocks_byte_and_the_first_such_frame_is_named() -> None:
     assert [warning for warning in pipeline.report.warnings if "frame 5 is the first that holds NaN" in warning]
 
 
-def test_a_sink_takes_the_frames_of_one_run_only() -> None:
-    sink = CollectSink()
-    with FramePipeline([sink]) as pipeline:
-        pipeline.submit(torch.zeros(4, 3, 2, 2))
-
-    # Before anything is decoded, and not behind the frames that are there.
-    with pytest.raises(ValueError, match="make a new one for every run"):
-        FramePipeline([CollectSink(), sink])
-    with pytest.raises(ValueError, match="make a new one for every run"):
-        FramePipeline([twice := CollectSink(), twice])
-    assert len(sink.frames) == 4
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_sixteen_bits_are_the_nearest_beside_the_others(dtype: torch.dtype) -> None:
     steps = torch.linspace(-0.01, 1.01, 7 * 64 * 3).reshape(7, 8, 8, 3).to(dtype)
