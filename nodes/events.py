@@ -58,6 +58,8 @@ class RunEvents:
     """
 
     def __init__(self) -> None:
+        context = get_executing_context()
+        self._node_id = None if context is None else context.node_id
         self._facts = _facts()
         self._run: LiveRun | None = None
         # Between the two threads: what is told first is sent first.
@@ -85,6 +87,13 @@ class RunEvents:
         if self._run is not None:
             with self._lock:
                 _send(ENDED, self._run.end())
+
+    def show(self, ui: dict[str, Any]) -> None:
+        """Have the browser show ``ui`` in the node, as ComfyUI does when a node returns it."""
+        facts = self._facts
+        told = {"node": self._node_id, "display_node": facts["node"], "output": ui, "prompt_id": facts["prompt"]}
+        if facts["client"] is not None:
+            PromptServer.instance.send_sync("executed", told, facts["client"])
 
     def _tell(self) -> None:
         assert self._run is not None, "it has begun"

@@ -42,5 +42,7 @@ class AsyncSaveFrames(io.ComfyNode):
         _, height, width, _ = images.shape
         options = frame_files.Options(filename_prefix, format, compression, quality, input_color_space, writers)
         files = frame_files.FrameFiles(cls.hidden, options, width, height)
-        report = await running.run_images(images, [files.sink], chunk_size=chunk_size, buffer_depth=buffer_depth)
-        return io.NodeOutput(images, ui={**files.ui(), **report})
+        shown = await running.run_images(
+            images, [files.sink], chunk_size=chunk_size, buffer_depth=buffer_depth, files=files.ui
+        )
+        return io.NodeOutput(images, ui=shown)

@@ -40,5 +40,7 @@ class AsyncSaveVideo(io.ComfyNode):
         running.check_images(images)
         _, height, width, channels = images.shape
         file = video_files.VideoFile(cls.hidden, filename_prefix, width, height, channels, images.device, **options)
-        report = await running.run_images(images, file.sinks, chunk_size=chunk_size, buffer_depth=buffer_depth)
-        return io.NodeOutput(file.video(), images, ui={**file.ui(), **report})
+        shown = await running.run_images(
+            images, file.sinks, chunk_size=chunk_size, buffer_depth=buffer_depth, files=file.ui
+        )
+        return io.NodeOutput(file.video(), images, ui=shown)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
@@ -25,7 +26,7 @@ from ..async_decode.device.ring import ring_bytes
 from ..async_decode.pipeline.frame_pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
 from ..async_decode.sinks import PreviewSink, Sink, TensorSink
 from ..async_decode.taps import Ladder, Tiling
-from . import events
+from . import cancels, events
 from . import tiling as tiling_side
 from . import vae as vae_side
 
@@ -106,11 +107,15 @@ class Result:
 
     Attributes:
         images: the IMAGE, or an ``ExecutionBlocker`` that says how to get one.
-        ui: the report, as a node's ``ui`` carries it.
+        ui: what the node shows, and the report.
     """
 
     images: Any
     ui: dict[str, list[Any]]
+
+
+#: What a node shows of the files that its sinks have made; asked when all of them have closed.
+FilesShown = Callable[[], dict[str, Any]]
 
 
 async def run(
@@ -122,6 +127,7 @@ async def run(
     buffer_depth: int,
     output_images: bool,
     tiling: Tiling | None = None,
+    files: FilesShown = dict,
 ) -> Result:
     """Decode ``latent`` into ``sinks``; return when all of them have closed.
 
@@ -133,6 +139,7 @@ async def run(
         buffer_depth: slots of the ring.
         output_images: make the IMAGE as well.
         tiling: tiles and windows that the user asked for.
+        files: what the node shows of its files.
 
     Raises:
         InterruptProcessingException: the user cancelled.
@@ -171,11 +178,12 @@ async def run(
                 if ladder.warning is not None:
                     pipeline.warnings.append(ladder.warning)
         await running.wait(pipeline.end())
-    return Result(images=ExecutionBlocker(NO_IMAGES) if images is None else _image_of(images, vae), ui=running.report())
+    image = ExecutionBlocker(NO_IMAGES) if images is None else _image_of(images, vae)
+    return Result(images=image, ui=running.ui(files()))
 
 
 async def run_images(
-    images: torch.Tensor, sinks: Sequence[Sink], *, chunk_size: int, buffer_depth: int
+    images: torch.Tensor, sinks: Sequence[Sink], *, chunk_size: int, buffer_depth: int, files: FilesShown
 ) -> dict[str, list[Any]]:
     """Hand frames that are there already to ``sinks``, a few at a time; return when all of them have closed.
 
@@ -184,9 +192,10 @@ async def run_images(
         sinks: who takes the frames.
         chunk_size: frames a chunk.
         buffer_depth: slots of the ring.
+        files: what the node shows of its files.
 
     Returns:
-        The report, as a node's ``ui`` carries it.
+        What the node shows, and the report.
 
     Raises:
         InterruptProcessingException: the user cancelled.
@@ -205,7 +214,7 @@ async def run_images(
         with vae_side.device_context(images.device):
             closing = pipeline.feed(images)
         await running.wait(closing)
-    return running.report()
+    return running.ui(files())
 
 
 def check_images(images: Any) -> None:
@@ -239,6 +248,8 @@ class _Run:
         self._preview = PreviewSink(wish.interval) if wish.enabled else None
         self._bar = comfy.utils.ProgressBar(1)
         self._shown = -1
+        #: Since another branch of the prompt has failed.
+        self._patience: cancels.Patience | None = None
         self.pipeline = FramePipeline(
             [*sinks, *([self._preview] if self._preview else [])],
             cancels=(model_management.InterruptProcessingException, asyncio.CancelledError),
@@ -273,18 +284,35 @@ class _Run:
         )
 
     async def wait(self, closing: Future[None]) -> None:
-        """Wait for the sinks; other nodes that are ready run meanwhile."""
-        done = asyncio.wrap_future(closing)
-        while not done.done():
-            await asyncio.wait({done}, timeout=TAIL_INTERVAL)
-            self.poll()
+        """Wait for the sinks; other nodes that are ready run meanwhile.
 
-    def report(self) -> dict[str, list[Any]]:
-        """The report of the run that is over, as a node's ``ui`` carries it."""
+        Where another branch of the prompt fails, ComfyUI cancels this task and waits for its end: what was decoded is
+        saved all the same, as long as that gets on and the user does not cancel.
+        """
+        done, began = asyncio.wrap_future(closing), time.monotonic()
+        while not done.done():
+            try:
+                await asyncio.wait({done}, timeout=TAIL_INTERVAL)
+            except asyncio.CancelledError:
+                if cancels.by_user():
+                    raise
+                # This may come more than once.
+                self._patience = self._patience or cancels.Patience(time.monotonic() - began)
+            self.poll()
+            if self._patience is not None and self._patience.ended((self.pipeline.received, self.pipeline.written)):
+                raise asyncio.CancelledError("another branch has failed, and saving gets no further")
+
+    def ui(self, files: dict[str, Any]) -> dict[str, list[Any]]:
+        """What the node shows when the run is over: ``files``, and the report."""
         self.poll()
         for warning in self.pipeline.report.warnings:
             logging.warning("Async VAE Decode: %s", warning)
-        return {REPORT_KEY: [{**self.pipeline.report.to_json(), "run": self._events.run_id}]}
+        shown = {**files, REPORT_KEY: [{**self.pipeline.report.to_json(), "run": self._events.run_id}]}
+        if self._patience is not None:
+            # Nobody takes the result of a task that was cancelled.
+            logging.info("Async VAE Decode: another branch of the prompt has failed; what was decoded has been saved")
+            self._events.show(shown)
+        return shown
 
 
 def _ring_bytes(vae: Any, latent: torch.Tensor, sinks: Sequence[Sink], chunk_size: int, buffer_depth: int) -> int:

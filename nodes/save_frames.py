@@ -64,5 +64,6 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
             buffer_depth=buffer_depth,
             output_images=output_images,
             tiling=tiling,
+            files=files.ui,
         )
-        return io.NodeOutput(result.images, ui={**files.ui(), **result.ui})
+        return io.NodeOutput(result.images, ui=result.ui)

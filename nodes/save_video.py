@@ -64,5 +64,6 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
             buffer_depth=buffer_depth,
             output_images=output_images,
             tiling=tiling,
+            files=file.ui,
         )
-        return io.NodeOutput(file.video(), result.images, ui={**file.ui(), **result.ui})
+        return io.NodeOutput(file.video(), result.images, ui=result.ui)

@@ -5,7 +5,7 @@ A custom node pack in the older API, which every core loads. It is linked into t
 
 from __future__ import annotations
 
-from .flow import Explode, Gate
+from .flow import Explode, Gate, LateError
 from .savers import VideoCombine
 from .tensors import Images, Latent, SaveTensor
 from .vaes import CheapVAE, DecoderStep, LoadVAE, OtherVAE
@@ -20,6 +20,7 @@ NODE_CLASS_MAPPINGS = {
     "TestDecoderStep": DecoderStep,
     "TestGate": Gate,
     "TestExplode": Explode,
+    "TestLateError": LateError,
     "VHS_VideoCombine": VideoCombine,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import defaultdict
 from typing import Any
@@ -100,3 +101,34 @@ class Explode:
 
     def explode(self, message: str, anything: Any = None) -> tuple[Any]:
         raise RuntimeError(message)
+
+
+class LateError:
+    """Waits as an asynchronous node does, so that the others go on, until its gate is open; then it fails.
+
+    ``kind``: ``error`` fails; ``interrupt`` takes notice of the user's cancel before anybody else, without a gate, as
+    a sampler may.
+    """
+
+    RETURN_TYPES = (ANY,)
+    FUNCTION = "explode"
+    CATEGORY = "testing"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"gate": ("STRING", {"default": "gate"}), "kind": (["error", "interrupt"],)}}
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> float:
+        return float("nan")
+
+    async def explode(self, gate: str, kind: str) -> tuple[Any]:
+        deadline = asyncio.get_running_loop().time() + GATE_TIMEOUT
+        while not _gates[gate].is_set():
+            await asyncio.sleep(0.001)
+            if kind == "interrupt":
+                model_management.throw_exception_if_processing_interrupted()
+            if asyncio.get_running_loop().time() > deadline:
+                raise TimeoutError(f"nobody opened the gate {gate!r}")
+        raise RuntimeError("another branch fails, as the test wants it")

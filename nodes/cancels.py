@@ -1,0 +1,48 @@
+"""Why ComfyUI cancels a node that waits for its sinks: the user cancelled the prompt, or another branch has failed.
+
+ComfyUI's executor ends a prompt with its first error and cancels every node that still waits, and a cancelled task is
+not told why. What was decoded before must not be lost by what others do, so only the user's cancel cuts it short.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import FrameType
+
+#: How long a cancelled node waits for sinks that get no further, in seconds; longer where it had waited longer before.
+PATIENCE = 60.0
+
+
+def by_user() -> bool:
+    """Whether the user has cancelled the prompt that ends; to be asked in a task that was cancelled.
+
+    ComfyUI's flag does not tell: a node that raises for it clears it, and that may have been another one. The executor
+    keeps the messages that it has sent to browsers, and while it ends a prompt it is among this thread's callers.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        messages = getattr(frame.f_locals.get("self"), "status_messages", None)
+        if isinstance(messages, list):
+            return any(kind == "execution_interrupted" for kind, _ in messages)
+        frame = frame.f_back
+    return False
+
+
+class Patience:
+    """How long to go on waiting for somebody who may have stopped getting on.
+
+    Args:
+        so_far: how long the waiting took until now, in seconds: so long at least it may go on.
+    """
+
+    def __init__(self, so_far: float) -> None:
+        self._most = max(PATIENCE, so_far)
+        self._moved = time.monotonic()
+        self._seen: object = None
+
+    def ended(self, state: object) -> bool:
+        """Whether ``state`` has been the same for too long."""
+        if state != self._seen:
+            self._seen, self._moved = state, time.monotonic()
+        return time.monotonic() - self._moved > self._most
