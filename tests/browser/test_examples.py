@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = REPOSITORY / "example_workflows"
 NAMES = sorted(file.stem for file in EXAMPLES.glob("*.json"))
-NODES = sorted(file.stem for file in (REPOSITORY / "web" / "docs").glob("*.md"))
+NODES = sorted(json.loads((REPOSITORY / "locales" / "en" / "nodeDefs.json").read_text("utf-8")))
 #: What the server says of a file that this machine does not have.
 MISSING_FILE = {"value_not_in_list", "custom_validation_failed"}
 #: Inputs that name such a file.
