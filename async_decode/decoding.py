@@ -23,3 +23,10 @@ class Decoding:
     exact: bool
     bounded: bool
     detail: str = ""
+
+    def after(self, earlier: Decoding | None) -> Decoding:
+        """The same for a clip of which an earlier part may have been decoded otherwise."""
+        if earlier is None or earlier == self:
+            return self
+        exact, bounded = earlier.exact and self.exact, earlier.bounded and self.bounded
+        return Decoding(self.kind, exact, bounded, f"{self.detail}; earlier parts of the clip otherwise".lstrip("; "))

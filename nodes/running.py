@@ -22,8 +22,9 @@ from comfy_api.v0_0_2 import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..async_decode import Clip, DecodeError, Decoding, FinishedFrames, FramePipeline, Tap
-from ..async_decode.device.ring import ring_bytes
-from ..async_decode.pipeline.frame_pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
+from ..async_decode.device.ring import plan_ring
+from ..async_decode.pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
+from ..async_decode.pipeline.stages import formats_of
 from ..async_decode.sinks import PreviewSink, Sink, TensorSink
 from ..async_decode.taps import Ladder, Tiling
 from . import cancels, events
@@ -258,7 +259,11 @@ class _Run:
 
     def __enter__(self) -> FramePipeline:
         self._events.begin(self.pipeline)
-        return self.pipeline.__enter__()
+        try:
+            return self.pipeline.__enter__()
+        except BaseException:
+            self._events.end()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -318,9 +323,8 @@ class _Run:
 def _ring_bytes(vae: Any, latent: torch.Tensor, sinks: Sequence[Sink], chunk_size: int, buffer_depth: int) -> int:
     """Memory that the ring will take beside the decode."""
     width, height = vae_side.frame_size(vae, latent)
-    formats = {sink.pixel_format for sink in sinks if sink.pixel_format is not None}
-    clip = Clip(height=height, width=width, channels=3)
-    return ring_bytes(clip, formats, depth=buffer_depth, chunk_frames=chunk_size)
+    clip = Clip(height=height, width=width, channels=getattr(vae, "output_channels", 3))
+    return plan_ring(clip, formats_of(sinks), depth=buffer_depth, chunk_frames=chunk_size).bytes
 
 
 def _image_of(sink: TensorSink, vae: Any) -> torch.Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..frames import Clip, PixelFormat
 from ..spans import Stage
-from .clock import Mark
+from .clock import Mark, current_device
 
 #: A ring takes at most this share of the free device memory …
 MAX_DEVICE_SHARE = 0.1
@@ -124,6 +124,10 @@ class Ring(abc.ABC):
 
     def close(self) -> None:
         """Let go of the memory, once nothing that the ring started can still touch it."""
+        for slot in self.slots:
+            # Somebody may still know the slot, as after an error.
+            slot.staging, slot.host = {}, {}
+            slot.staging_nan = slot.host_nan = torch.empty(0, dtype=torch.bool)
         self.slots.clear()
 
     def _carve(self, block: Tensor) -> list[tuple[dict[PixelFormat, Tensor], Tensor]]:
@@ -143,8 +147,7 @@ class Ring(abc.ABC):
         return parts
 
     def _block_bytes(self) -> int:
-        frames = sum(_align(self.chunk_frames * self.clip.frame_bytes(name)) for name in self.formats)
-        return self.depth * (frames + _align(self.chunk_frames))
+        return self.depth * _slot_bytes(self.clip, self.formats, self.chunk_frames)
 
 
 class SyncRing(Ring):
@@ -180,7 +183,9 @@ class CudaRing(Ring):
         self.device = device
         self.copy_stream = torch.cuda.Stream(device)
         staging_block = torch.empty(self._block_bytes(), dtype=torch.uint8, device=device)
-        host_block = self._pinned_block()
+        # Else memory is pinned by way of the current device, which may be one that nobody uses.
+        with current_device(device):
+            host_block = self._pinned_block()
         self.device_bytes = staging_block.nbytes
         self.host_bytes = host_block.nbytes
         # blocking: a waiting thread sleeps instead of spinning on a core that a writer could use.
@@ -227,35 +232,57 @@ class CudaRing(Ring):
         return started, copied
 
     def close(self) -> None:
-        # A transfer that failed half-way may still be writing to the host memory.
-        self.copy_stream.synchronize()
-        super().close()
+        try:
+            # A transfer that failed half-way may still be writing to the host memory.
+            self.copy_stream.synchronize()
+        finally:
+            super().close()
+            _give_back_pinned()
 
 
-def fitting_chunk_frames(
-    clip: Clip, formats: Iterable[PixelFormat], *, depth: int, asked: int, free: int | None
-) -> int:
-    """How many frames a slot may hold so that the ring stays small beside what the machine has.
+@dataclass(frozen=True)
+class RingPlan:
+    """How large a ring is.
+
+    Attributes:
+        depth: slots.
+        chunk_frames: frames a slot.
+        bytes: of the memory that it takes on the host, and as many on a device that has memory of its own.
+    """
+
+    depth: int
+    chunk_frames: int
+    bytes: int
+
+
+def plan_ring(
+    clip: Clip, formats: Iterable[PixelFormat], *, depth: int, chunk_frames: int, free: int | None = None
+) -> RingPlan:
+    """The largest ring, up to what was asked for, that stays small beside what the machine has.
+
+    First slots get smaller, down to one frame, then there are fewer of them, down to two: less would not be a ring.
 
     Args:
-        clip: geometry of a frame.
+        clip: geometry of the frames; a clip that is shorter than a slot needs no more than its frames.
         formats: pixel formats that travel side by side.
-        depth: slots of the ring.
-        asked: the chunk size that was asked for, in frames; never exceeded.
-        free: free device memory in bytes, ``None`` where the ring takes none.
-
-    Returns:
-        Frames a slot, at least 1.
+        depth: slots that were asked for, at least 1.
+        chunk_frames: frames a slot that were asked for, at least 1.
+        free: free device memory in bytes, ``None`` where the ring takes none or nobody can tell. Default None.
     """
-    frame_bytes = sum(clip.frame_bytes(name) for name in formats) * depth
+    names = tuple(formats)
     budget = MAX_HOST_BYTES if free is None else min(MAX_HOST_BYTES, int(free * MAX_DEVICE_SHARE))
-    return max(1, min(asked, budget // frame_bytes))
+    most = max(1, min(chunk_frames, clip.frames or chunk_frames))
+    # Slots start at multiples, so that frames cannot just be divided.
+    frames = max(1, min(most, budget // (depth * sum(clip.frame_bytes(name) for name in names))))
+    while frames > 1 and depth * _slot_bytes(clip, names, frames) > budget:
+        frames -= 1
+    slot = _slot_bytes(clip, names, frames)
+    slots = max(min(depth, 2), min(depth, budget // slot))
+    return RingPlan(slots, frames, slots * slot)
 
 
-def ring_bytes(clip: Clip, formats: Iterable[PixelFormat], *, depth: int, chunk_frames: int) -> int:
-    """About how many bytes of device memory a ring would take, never more than its limits allow."""
-    frame_bytes = sum(clip.frame_bytes(name) for name in formats)
-    return min(MAX_HOST_BYTES, frame_bytes * depth * chunk_frames)
+def _slot_bytes(clip: Clip, formats: Iterable[PixelFormat], frames: int) -> int:
+    return sum(_align(frames * clip.frame_bytes(name)) for name in formats) + _align(frames)
 
 
 def free_device_bytes(device: torch.device) -> int | None:
@@ -267,13 +294,23 @@ def free_device_bytes(device: torch.device) -> int | None:
     return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
-def make_ring(
-    clip: Clip, formats: Iterable[PixelFormat], *, depth: int, chunk_frames: int, device: torch.device
-) -> Ring:
-    """The ring for ``device``."""
+def make_ring(clip: Clip, formats: Iterable[PixelFormat], plan: RingPlan, device: torch.device) -> Ring:
+    """The ring for ``device``, as large as ``plan`` says."""
     if device.type == "cuda":
-        return CudaRing(clip, formats, depth=depth, chunk_frames=chunk_frames, device=device)
-    return SyncRing(clip, formats, depth=depth, chunk_frames=chunk_frames)
+        return CudaRing(clip, formats, depth=plan.depth, chunk_frames=plan.chunk_frames, device=device)
+    return SyncRing(clip, formats, depth=plan.depth, chunk_frames=plan.chunk_frames)
+
+
+def is_unified(device: torch.device) -> bool:
+    """Whether a ring for ``device`` is host memory that is filled at once, so that there is nothing to be copied."""
+    return device.type != "cuda"
+
+
+def _give_back_pinned() -> None:
+    """Have torch return the pinned memory that nobody uses: it would keep a ring's for the rest of the process."""
+    give_back = getattr(torch._C, "_host_emptyCache", None) or getattr(torch._C, "_accelerator_emptyHostCache", None)
+    if give_back is not None and torch.cuda.is_initialized():
+        give_back()
 
 
 def _align(size: int) -> int:

@@ -22,6 +22,7 @@ import torch
 from ..device.clock import Clock
 from ..device.ring import Chunk, Ring
 from ..sinks.base import Sink
+from ..sinks.workers import running_future
 from ..spans import Recorder, Span, Stage
 from .slots import Flow
 
@@ -30,7 +31,7 @@ class CopyThread:
     """Carries the chunks of one pipeline.
 
     Attributes:
-        done: done when the copy thread has ended: every sink has closed, or the flow has an error.
+        done: done when it has ended: every sink has closed, or the flow has an error. It cannot be cancelled.
         nan_frame: number of the first frame that held a NaN, if there was one.
     """
 
@@ -43,7 +44,7 @@ class CopyThread:
         self._recorder = recorder
         self._clock = clock
         self._device = device
-        self.done: Future[None] = Future()
+        self.done = running_future()
         self.nan_frame: int | None = None
         self._thread = threading.Thread(target=self._run, name="async-decode copy")
 
@@ -62,7 +63,7 @@ class CopyThread:
                 torch.cuda.set_device(self._device)
             with torch.inference_mode():
                 while (chunk := self._flow.next_filled()) is not None:
-                    if not self._carry(chunk):
+                    if not self._pass_on(chunk):
                         return
             if self._flow.wait_for_sinks():
                 for sink in self._sinks:
@@ -73,7 +74,7 @@ class CopyThread:
             self.done.set_result(None)
             self._flow.wake()
 
-    def _carry(self, chunk: Chunk) -> bool:
+    def _pass_on(self, chunk: Chunk) -> bool:
         began = self._recorder.now()
         waited = self._flow.take_host(chunk)
         if waited is None:

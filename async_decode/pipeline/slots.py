@@ -61,6 +61,12 @@ class Flow:
         with self._changed:
             self._changed.notify_all()
 
+    def drop(self) -> None:
+        """Forget every chunk, and with them their memory, once no thread uses it any more."""
+        with self._changed:
+            self._filled.clear()
+            self._holders.clear()
+
     # For the decoding thread.
 
     def go_on(self) -> None:

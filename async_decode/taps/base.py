@@ -7,6 +7,7 @@ that called it. Which tap fits is decided from what the model has, never from a 
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -81,6 +82,24 @@ class Tap(abc.ABC):
             return latent.shape
         _, channels, frames, *size = latent.shape
         return torch.Size((1, channels, min(frames, self.live_latents or frames), *size))
+
+    def decoding_of(self, latent: Tensor) -> Decoding:
+        """How ``latent`` was decoded, for the report; asked after ``run``.
+
+        The clips of a batch are decoded one by one. Where the VAE's own decode would take several at once, its kernels
+        may sum in another order, so that the frames need not be its to the bit.
+        """
+        decoding = self.decoding
+        if not self.decoder.is_video or latent.shape[0] == 1 or not decoding.exact:
+            return decoding
+        images_of = self.decoder.images_of
+        together = latent.shape[0] if images_of is None else min(latent.shape[0], images_of(latent.shape))
+        if together == 1:
+            return decoding
+        detail = f"{latent.shape[0]} clips one by one, of which the VAE's own decode takes {together} at once"
+        return dataclasses.replace(
+            decoding, exact=False, detail=f"{decoding.detail}; {detail}" if decoding.detail else detail
+        )
 
     @abc.abstractmethod
     def run(self, latent: Tensor, submit: Submit) -> None:

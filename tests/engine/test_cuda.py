@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -139,3 +141,46 @@ def test_tiles_that_are_streamed_keep_their_pasts_apart(room: int | None) -> Non
     tap.run(latent, lambda piece: pieces.append(piece.cpu()))
 
     torch.testing.assert_close(torch.cat(pieces), expected(tiling, latent.cpu()), rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA or ROCm devices")
+@pytest.mark.parametrize("fed", [False, True])
+@pytest.mark.parametrize("current", [0, 1])
+def test_a_run_on_a_device_that_is_not_the_current_one(current: int, fed: bool) -> None:
+    device = torch.device("cuda", 1 - current)
+    vae, latent = ToyVAE().to(device), toy_latent(9, size=32).to(device)
+    expected = stock_frames(vae, latent)
+    sink = CollectSink(threaded=True)
+    finish = FinishedFrames() if fed else None
+
+    with torch.cuda.device(current):
+        torch.cuda.synchronize()
+        idle = torch.cuda.memory_allocated(current)
+        with FramePipeline([sink], chunk_size=3, device=device, finish=finish) as pipeline:
+            if fed:
+                pipeline.feed(expected)
+            else:
+                decoder = dataclasses.replace(_decoder(vae), device=device)
+                pipeline.decode(choose_tap(decoder), latent)
+        assert torch.cuda.current_device() == current
+        assert torch.cuda.memory_allocated(current) == idle
+
+    assert torch.equal(torch.from_numpy(sink.frames), expected.cpu())
+    assert pipeline.report.outcome == "completed" and pipeline.report.pinned is True
+    assert pipeline.report.stages[Stage.COPY].busy_seconds > 0
+
+
+@pytest.mark.skipif(not hasattr(torch.cuda, "host_memory_stats"), reason="this torch does not count pinned memory")
+def test_pinned_memory_is_given_back_when_a_run_ends() -> None:
+    piece = torch.rand(8, 512, 512, 3, device="cuda")
+
+    def pinned() -> int:
+        return int(torch.cuda.host_memory_stats().get("reserved_bytes.current", 0))
+
+    with FramePipeline([CollectSink()], chunk_size=8, device="cuda", finish=FinishedFrames()) as pipeline:
+        before = pinned()
+        pipeline.submit(piece)
+        during = pinned()
+
+    assert during - before >= pipeline.report.ring_bytes_host
+    assert pinned() <= before

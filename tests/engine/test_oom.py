@@ -181,7 +181,7 @@ def test_a_piece_taken_in_part_is_continued_where_it_ended() -> None:
 
 
 def test_no_memory_for_the_ring_opens_the_sinks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    import async_decode.pipeline.frame_pipeline as module
+    import async_decode.pipeline.stages as module
 
     make_ring, sink, latent = module.make_ring, CollectSink(), toy_latent(5)
 

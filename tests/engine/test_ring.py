@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from async_decode import Clip, PixelFormat
-from async_decode.device.ring import MAX_HOST_BYTES, Chunk, CudaRing, SyncRing, fitting_chunk_frames, ring_bytes
+from async_decode import Clip, FinishedFrames, FramePipeline, PixelFormat
+from async_decode.device.ring import MAX_HOST_BYTES, Chunk, CudaRing, SyncRing, plan_ring
+from tests.engine.fake_cuda import FakeCuda, Stream
+from tests.engine.toy import CollectSink
 
 CLIP = Clip(height=5, width=7, channels=3, frames=20)
 BOTH = [PixelFormat.FLOAT32, PixelFormat.UINT8]
@@ -27,51 +30,86 @@ def test_slots_are_disjoint_parts_of_one_block() -> None:
     assert [tuple(tensor.shape) for tensor in tensors[:3]] == [(2, 5, 7, 3), (2, 5, 7, 3), (2,)]
 
 
+EIGHT_K = Clip(height=4320, width=7680, channels=3)
+
+
 @pytest.mark.parametrize(
-    "asked, free, expected",
+    "clip, asked, free, expected",
     [
-        (4, None, 4),
-        (10_000, None, MAX_HOST_BYTES // (CLIP.frame_bytes(PixelFormat.FLOAT32) * 3)),
-        (64, 100_000, 100_000 // 10 // (CLIP.frame_bytes(PixelFormat.FLOAT32) * 3)),
-        (64, 0, 1),
+        (CLIP, (3, 4), None, (3, 4)),
+        # A clip shorter than a slot needs no more than its frames.
+        (CLIP, (3, 64), None, (3, 20)),
+        # A tenth of the free memory of the device: ten blocks of 512 bytes, of which a frame and its flag need two.
+        (CLIP, (3, 64), 56_000, (3, 2)),
+        (CLIP, (64, 64), 56_000, (5, 1)),
+        (CLIP, (64, 64), 0, (2, 1)),
+        (CLIP, (1, 64), 0, (1, 1)),
+        (EIGHT_K, (3, 4), None, (2, 1)),
+        (EIGHT_K, (64, 4), None, (2, 1)),
+        (Clip(height=2160, width=3840, channels=3), (64, 4), None, (10, 1)),
     ],
 )
-def test_a_ring_stays_small_beside_what_the_machine_has(asked: int, free: int | None, expected: int) -> None:
-    frames = fitting_chunk_frames(CLIP, [PixelFormat.FLOAT32], depth=3, asked=asked, free=free)
-    # 10_000 frames of this size would fit into the limit: the question is never exceeded.
-    assert frames == min(asked, expected)
+def test_a_ring_stays_small_beside_what_the_machine_has(
+    clip: Clip, asked: tuple[int, int], free: int | None, expected: tuple[int, int]
+) -> None:
+    plan = plan_ring(clip, [PixelFormat.FLOAT32], depth=asked[0], chunk_frames=asked[1], free=free)
+
+    assert (plan.depth, plan.chunk_frames) == expected
 
 
-def test_large_frames_travel_in_smaller_parts() -> None:
-    big = Clip(height=2160, width=3840, channels=3)
-    frames = fitting_chunk_frames(big, BOTH, depth=3, asked=64, free=None)
-    size = 3 * frames * (big.frame_bytes(PixelFormat.FLOAT32) + big.frame_bytes(PixelFormat.UINT8))
-    assert 1 <= frames < 64 and size <= MAX_HOST_BYTES
-    assert ring_bytes(big, BOTH, depth=3, chunk_frames=64) == MAX_HOST_BYTES
+@settings(max_examples=200, deadline=None)
+@given(
+    height=st.integers(1, 5000),
+    width=st.integers(1, 9000),
+    depth=st.integers(1, 64),
+    chunk=st.integers(1, 4096),
+    free=st.none() | st.integers(0, 1 << 36),
+)
+def test_a_ring_is_never_larger_than_its_limit_if_it_can_be_smaller(
+    height: int, width: int, depth: int, chunk: int, free: int | None
+) -> None:
+    clip = Clip(height=height, width=width, channels=3)
+
+    plan = plan_ring(clip, BOTH, depth=depth, chunk_frames=chunk, free=free)
+
+    budget = MAX_HOST_BYTES if free is None else min(MAX_HOST_BYTES, free // 10)
+    assert 1 <= plan.chunk_frames <= chunk and min(depth, 2) <= plan.depth <= depth
+    assert plan.bytes <= budget or (plan.depth, plan.chunk_frames) == (min(depth, 2), 1)
+    # No smaller than it has to be.
+    if (plan.depth, plan.chunk_frames) != (depth, chunk):
+        assert plan.bytes + plan.bytes // plan.depth + plan.bytes // plan.chunk_frames + 2048 * plan.depth > budget
 
 
-class _Event:
-    """Stands for torch.cuda.Event, which cannot be made without a GPU; writes its calls into one list."""
+@pytest.mark.parametrize("formats", [BOTH, [PixelFormat.UINT8], [PixelFormat.YUV420_10]])
+def test_the_plan_tells_the_bytes_that_the_ring_takes(formats: list[PixelFormat]) -> None:
+    plan = plan_ring(CLIP, formats, depth=5, chunk_frames=3)
 
-    def __init__(self, calls: list[Any], **options: bool) -> None:
-        self.calls, self.options = calls, options
+    ring = SyncRing(CLIP, formats, depth=plan.depth, chunk_frames=plan.chunk_frames)
 
-    def record(self, stream: Any = None) -> None:
-        self.calls.append(("record", self, stream))
-
-    def synchronize(self) -> None:
-        self.calls.append(("synchronize", self))
+    assert ring.host_bytes == plan.bytes
 
 
-class _Stream:
-    def __init__(self, calls: list[Any]) -> None:
-        self.calls = calls
+def test_the_report_tells_the_ring_that_was_made_and_why_it_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("async_decode.device.ring.MAX_HOST_BYTES", 10_000)
+    sink = CollectSink()
 
-    def wait_event(self, event: _Event) -> None:
-        self.calls.append(("wait", self, event))
+    with FramePipeline([sink], chunk_size=4, buffer_depth=64, finish=FinishedFrames()) as pipeline:
+        pipeline.submit(torch.rand(40, 8, 8, 3))
 
-    def synchronize(self) -> None:
-        self.calls.append(("drain", self))
+    report = pipeline.report
+    assert (report.buffer_depth, report.chunk_frames, report.chunk_size) == (6, 1, 4)
+    assert report.ring_bytes_host <= 10_000
+    assert [warning for warning in report.warnings if "64 slots of 4 frames" in warning and "6 of 1" in warning]
+    assert len(sink.frames) == 40
+
+
+def test_a_ring_that_was_closed_holds_no_memory_though_somebody_knows_its_chunks() -> None:
+    ring = SyncRing(CLIP, BOTH, depth=2, chunk_frames=2)
+    chunk = Chunk(ring.slots[0], 0, 0)
+
+    ring.close()
+
+    assert not chunk.slot.host and not chunk.slot.staging and chunk.slot.host_nan.numel() == 0
 
 
 class _Memory:
@@ -89,24 +127,17 @@ class _Memory:
 
 
 @pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> tuple[CudaRing, list[Any], _Stream]:
-    """A CudaRing whose streams, events and memory write down what is done with them."""
-    calls: list[Any] = []
-    compute = _Stream(calls)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: _Stream(calls))
-    monkeypatch.setattr(torch.cuda, "Event", lambda **options: _Event(calls, **options))
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: compute)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
-    monkeypatch.setattr(CudaRing, "_pinned_block", lambda self: torch.empty(self._block_bytes(), dtype=torch.uint8))
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *size, device=None, **rest: empty(*size, **rest))
-    ring = CudaRing(CLIP, [PixelFormat.UINT8], depth=2, chunk_frames=4, device=torch.device("cuda"))
+def recorded(monkeypatch: pytest.MonkeyPatch) -> tuple[CudaRing, list[Any], Stream]:
+    """A CudaRing on a device that is not the current one, whose memory writes down what is done with it."""
+    cuda = FakeCuda().install(monkeypatch)
+    ring = CudaRing(CLIP, [PixelFormat.UINT8], depth=2, chunk_frames=4, device=torch.device("cuda", 1))
     for slot in ring.slots:
-        slot.staging = {PixelFormat.UINT8: _Memory(calls, f"staging{slot.index}")}  # type: ignore[dict-item]
-        slot.host = {PixelFormat.UINT8: _Memory(calls, f"host{slot.index}")}  # type: ignore[dict-item]
-        slot.staging_nan = _Memory(calls, f"staging_nan{slot.index}")  # type: ignore[assignment]
-        slot.host_nan = _Memory(calls, f"host_nan{slot.index}")  # type: ignore[assignment]
-    return ring, calls, compute
+        slot.staging = {PixelFormat.UINT8: _Memory(cuda.calls, f"staging{slot.index}")}  # type: ignore[dict-item]
+        slot.host = {PixelFormat.UINT8: _Memory(cuda.calls, f"host{slot.index}")}  # type: ignore[dict-item]
+        slot.staging_nan = _Memory(cuda.calls, f"staging_nan{slot.index}")  # type: ignore[assignment]
+        slot.host_nan = _Memory(cuda.calls, f"host_nan{slot.index}")  # type: ignore[assignment]
+    assert cuda.pinned_on == [1]
+    return ring, cuda.calls, cuda.current_stream(1)
 
 
 def test_the_copy_stream_waits_for_the_decoder_and_the_host_for_the_copy(recorded: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any
 
@@ -72,7 +73,10 @@ def _compact(entry: Any) -> Any:
 
 def _host_memory(like: Tensor) -> Tensor:
     """Room for ``like``, pinned where that can be had."""
+    pinned = like.device.type == "cuda"
     try:
-        return torch.empty(like.shape, dtype=like.dtype, pin_memory=like.device.type == "cuda")
+        # Else memory is pinned by way of the current device, which may be one that nobody uses.
+        with torch.cuda.device(like.device) if pinned else contextlib.nullcontext():
+            return torch.empty(like.shape, dtype=like.dtype, pin_memory=pinned)
     except RuntimeError:
         return torch.empty(like.shape, dtype=like.dtype)
