@@ -1,4 +1,7 @@
-"""The registry's archive: it holds the pack and nothing else, and works when it is unpacked under any name."""
+"""What users get: the registry's archive holds the pack, pip's wheel the engine, and neither holds anything else.
+
+The archive works when it is unpacked under any name.
+"""
 
 from __future__ import annotations
 
@@ -42,17 +45,33 @@ def project() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def packed() -> list[str]:
-    """What ``comfy node pack`` takes: the files that git tracks, without those that ``.comfyignore`` names."""
-    pathspec = pytest.importorskip("pathspec")
+def tracked() -> list[str]:
+    """The files that git tracks."""
     if shutil.which("git") is None:
         pytest.skip("no git, which says what belongs to the pack")
-    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip(f"not a git checkout: {listed.stderr.strip()}")
+    return [name for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
+
+
+@pytest.fixture
+def checkout(tracked: list[str], tmp_path: Path) -> Path:
+    """A copy of the repository as a new user has it."""
+    folder = tmp_path / "checkout"
+    for name in tracked:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(REPOSITORY / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(tracked: list[str]) -> list[str]:
+    """What ``comfy node pack`` takes: the files that git tracks, without those that ``.comfyignore`` names."""
+    pathspec = pytest.importorskip("pathspec")
     patterns = (REPOSITORY / ".comfyignore").read_text(encoding="utf-8").splitlines()
     ignored = pathspec.PathSpec.from_lines("gitignore", patterns)
-    return [file for file in listed.stdout.splitlines() if not ignored.match_file(file)]
+    return [file for file in tracked if not ignored.match_file(file)]
 
 
 @pytest.fixture
@@ -87,7 +106,9 @@ def test_holds_what_it_should_and_nothing_else(packed: list[str]) -> None:
     assert folders <= ROOT_FOLDERS
     assert {"async_decode", "nodes", "web"} <= folders
     # Nothing that a machine has left behind, and nothing that only developers open.
-    stray = re.compile(r"(^|/)(\.|__pycache__|node_modules|test_|conftest)|\.(py[co]|svg|log|orig|tmp)$")
+    stray = re.compile(
+        r"(^|/)(\.|__pycache__|node_modules|test_|conftest|(bench|train)\w*(/|\.py$))|\.(py[co]|svg|log|orig|tmp)$"
+    )
     assert [file for file in packed if stray.search(file)] == []
     assert "async_decode/demo/weights.safetensors" in packed
 
@@ -116,15 +137,10 @@ def test_icon_and_banner_are_what_the_registry_takes(project: dict[str, Any], pa
     assert sizes["Banner"][0] * 9 == sizes["Banner"][1] * 21
 
 
-def test_registrys_own_check_passes_without_a_warning(tmp_path: Path, packed: list[str], archive: Path) -> None:
+def test_registrys_own_check_passes_without_a_warning(tmp_path: Path, checkout: Path, archive: Path) -> None:
     comfy = shutil.which("comfy")
     if comfy is None:
         pytest.skip("comfy-cli is not installed")
-    checkout = tmp_path / "checkout"
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    for name in filter(None, tracked.stdout.split("\0")):
-        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(REPOSITORY / name, checkout / name)
     env = {**os.environ, "DO_NOT_TRACK": "1", "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config")}
 
     def run(*command: str) -> str:
@@ -141,6 +157,48 @@ def test_registrys_own_check_passes_without_a_warning(tmp_path: Path, packed: li
     assert "warning" not in checked.lower()
     with zipfile.ZipFile(checkout / "node.zip") as theirs, zipfile.ZipFile(archive) as ours:
         assert sorted(theirs.namelist()) == sorted(ours.namelist())
+
+
+def test_pip_installs_the_engine_and_nothing_else(
+    checkout: Path, tmp_path: Path, tracked: list[str], project: dict[str, Any]
+) -> None:
+    wheels, packages = tmp_path / "wheels", tmp_path / "packages"
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    built = subprocess.run(
+        [*pip, "wheel", "--no-deps", "--wheel-dir", wheels, checkout], capture_output=True, text=True, check=False
+    )
+    if "No matching distribution found for setuptools" in built.stderr:
+        pytest.skip("pip cannot get setuptools, which the wheel is built with")
+    assert built.returncode == 0, built.stderr
+    (wheel,) = wheels.iterdir()
+    subprocess.run([*pip, "install", "--no-deps", "--no-compile", "--target", packages, wheel], check=True)
+
+    engine, described = sorted(folder for folder in packages.iterdir() if folder.name != "bin")
+
+    files = {file.relative_to(packages).as_posix() for file in engine.rglob("*") if file.is_file()}
+    assert (engine.name, described.suffix) == ("async_decode", ".dist-info")
+    assert files == {name for name in tracked if name.startswith("async_decode/")}
+    wanted = [line for line in (described / "METADATA").read_text("utf-8").splitlines() if "Requires-Dist" in line]
+    always = [line.removeprefix("Requires-Dist: ") for line in wanted if "extra ==" not in line]
+    assert always == project["project"]["dependencies"]
+
+
+def test_engine_needs_nothing_of_what_the_extras_bring(tracked: list[str]) -> None:
+    # But for the picture of a run, which only the command line draws.
+    engine = [
+        name[:-3].replace("/", ".")
+        for name in tracked
+        if re.match(r"async_decode/(?!cli/|cluster/|__main__|report/timeline).*\.py$", name)
+    ]
+    missing = (
+        "import importlib, sys\n"
+        "for name in ('matplotlib', 'rich', 'diffusers', 'ray', 'psutil', 'safetensors'): sys.modules[name] = None\n"
+        f"for name in {engine}: importlib.import_module(name.removesuffix('.__init__'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", missing], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_works_under_another_name(
