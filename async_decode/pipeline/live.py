@@ -13,14 +13,14 @@ from typing import Any
 
 from ..report.blocks import Lanes, blocks_of
 from ..report.report import Report
+from ..report.totals import Pace
 from ..report.trace import to_chrome_trace
 from ..spans import Recorder, Span
 from .frame_pipeline import FramePipeline
 
-#: Seconds between two pieces of news.
-INTERVAL = 0.1
-#: Advice needs a report, which takes longer the more spans there are: at most this share of the time goes into it.
-ADVICE_SHARE = 0.004
+#: Seconds between two pieces of news where there are any, and where nothing happens but that time goes by.
+INTERVAL, HEARTBEAT = 0.1, 1.0
+#: Seconds between two looks at what holds the run up.
 ADVICE_INTERVAL = 1.0
 #: Blocks of a stage in one piece of news, and in a picture of the whole run.
 NEWS_BLOCKS, WHOLE_BLOCKS = 60, 240
@@ -30,6 +30,16 @@ MOST_RUNS, MOST_SPANS = 32, 200_000
 
 class LiveRun:
     """One run of a pipeline.
+
+    News, and the snapshot, tell besides what the caller knows:
+
+    - ``running``, ``received`` and ``written`` frames, their ``total`` (``None`` where nobody knows), ``seconds`` since
+      the start, ``buffer_depth``;
+    - ``steps``: decode steps that have ended; ``rate``: frames a second since the first of them began, over all of
+      them, and ``seconds_left``, both ``None`` before there are two;
+    - ``unified``: frames are finished straight into host memory, so that the lane of copies stays empty;
+    - ``bottleneck``, ``advice``, ``advice_code``, ``advice_values``: none before a frame has been written;
+    - ``blocks`` by stage, ``lanes``, and which spans they are: ``since``, ``told``.
 
     Args:
         pipeline: that runs.
@@ -59,14 +69,15 @@ class LiveRun:
     def news(self) -> dict[str, Any] | None:
         """What is new since the last call that returned something; None when there is nothing, or it is too soon.
 
-        From any thread, but not while another one is in here or in ``end``.
+        Time that goes by is news as well, once a second. From any thread, but not while another one is in here or in
+        ``end``.
         """
         pipeline, now = self._pipeline, self._clock()
         if pipeline is None or now < self._due:
             return None
         spans = self._recorder.since(self._told)
         shown = (pipeline.received, pipeline.written)
-        if not spans and shown == self._shown:
+        if not spans and shown == self._shown and now < self._due - INTERVAL + HEARTBEAT:
             return None
         self._due, self._shown = now + INTERVAL, shown
         return {**self._state(pipeline, advise=True), **self._blocks_of(spans)}
@@ -79,9 +90,10 @@ class LiveRun:
         pipeline = self._pipeline
         assert pipeline is not None, "a run ends once"
         state = self._state(pipeline, advise=False)
+        report = pipeline.report
         with self._lock:
-            self._report, self._pipeline = pipeline.report, None
-            self._final = {**state, **_outcome(self._report)}
+            self._report, self._pipeline = report, None
+            self._final = {**state, "seconds_left": None, **_outcome(report)}
         return {**self._final, **self._blocks_of(self._recorder.since(self._told))}
 
     @property
@@ -104,9 +116,9 @@ class LiveRun:
             pipeline, told, state = self._pipeline, self._told, self._final
         if pipeline is not None:
             state = self._state(pipeline, advise=False)
-        spans = self._recorder.spans[:told]
+        # Without the lock, for which whoever tells news would have to wait: lanes of what was told have their numbers.
+        blocks = blocks_of(self._recorder.spans[:told], self._recorder.started_ns, self._lanes, most=WHOLE_BLOCKS)
         with self._lock:
-            blocks = blocks_of(spans, self._recorder.started_ns, self._lanes, most=WHOLE_BLOCKS)
             return {**state, "told": told, "blocks": blocks, "lanes": self._lanes.counts()}
 
     def trace(self) -> dict[str, Any]:
@@ -124,23 +136,34 @@ class LiveRun:
     def _state(self, pipeline: FramePipeline, *, advise: bool) -> dict[str, Any]:
         if advise:
             self._advise(pipeline)
+        pace, now = pipeline.pace, Recorder.now()
         return {
             **self.brief(),
             "received": pipeline.received,
             "written": pipeline.written,
             "total": pipeline.total_frames,
-            "seconds": (Recorder.now() - self._recorder.started_ns) / 1e9,
+            "seconds": (now - self._recorder.started_ns) / 1e9,
+            "steps": pace.steps,
+            "rate": pace.rate,
+            "seconds_left": _seconds_left(pace, pipeline.written, pipeline.total_frames, now),
+            "unified": pipeline.unified,
             "buffer_depth": pipeline.buffer_depth,
             **self._advice,
         }
 
     def _advise(self, pipeline: FramePipeline) -> None:
-        began = self._clock()
-        if began < self._advice_due:
-            return
-        self._advice = pipeline.advise()
         now = self._clock()
-        self._advice_due = now + max(ADVICE_INTERVAL, (now - began) / ADVICE_SHARE)
+        if now >= self._advice_due:
+            self._advice, self._advice_due = pipeline.advise(), now + ADVICE_INTERVAL
+
+
+def _seconds_left(pace: Pace, written: int, total: int | None, now: int) -> float | None:
+    """How long the rest will take at the rate so far; ``None`` where nobody can tell, as before two steps."""
+    if pace.rate is None or total is None:
+        return None
+    if pace.frames >= total:
+        return max(0, total - written) / pace.rate
+    return max(0.0, (total - pace.frames) / pace.rate - max(0, now - pace.ended_ns) / 1e9)
 
 
 def _outcome(report: Report) -> dict[str, Any]:

@@ -6,13 +6,14 @@ from collections import Counter
 from itertools import pairwise
 from typing import Any
 
+import pytest
 import torch
 
-from async_decode import FramePipeline, choose_tap
+from async_decode import FinishedFrames, FramePipeline, choose_tap
 from async_decode.pipeline.live import INTERVAL, LiveRun, RecentRuns
 from async_decode.report.blocks import Lanes, blocks_of
-from async_decode.spans import Span, Stage
-from tests.engine.toy import CollectSink, ToyVAE, toy_latent
+from async_decode.spans import Recorder, Span, Stage
+from tests.engine.toy import CollectSink, GateSink, ToyVAE, toy_latent
 
 
 class FakeClock:
@@ -170,3 +171,109 @@ def frames_of(told: list[dict[str, Any]]) -> dict[str, int]:
         for stage, blocks in news["blocks"].items():
             frames[stage] += sum(block[3] for block in blocks)
     return {stage: count for stage, count in frames.items() if count}
+
+
+SECOND = 10**9
+
+
+def decoding(pipeline: FramePipeline, *steps: tuple[float, float, int]) -> None:
+    """Record decode steps: from when to when, in seconds since the start, and how many frames each made."""
+    start = pipeline.recorder.started_ns
+    for index, (began, ended, frames) in enumerate(steps):
+        span = Span(Stage.DECODE, "decode", index, start + int(began * SECOND), start + int(ended * SECOND), frames)
+        pipeline.recorder.add(span)
+
+
+def state_at(pipeline: FramePipeline, seconds: float, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    now = pipeline.recorder.started_ns + int(seconds * SECOND)
+    monkeypatch.setattr(Recorder, "now", staticmethod(lambda: now))
+    return LiveRun(pipeline, {}).snapshot()
+
+
+def test_the_rate_is_that_of_all_steps_since_the_first_began_and_not_of_one_burst(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two chunks of one burst come 0.1 s after each other; the next burst takes a minute."""
+    pipeline = FramePipeline([CollectSink()], total_frames=81)
+    decoding(pipeline, (10, 70, 1), (70, 130, 8))
+
+    state = state_at(pipeline, 130, monkeypatch)
+
+    assert (state["steps"], state["seconds"]) == (2, 130)
+    assert state["rate"] == pytest.approx(9 / 120)
+    assert state["seconds_left"] == pytest.approx(72 / (9 / 120))
+
+
+def test_time_left_falls_between_two_steps_and_never_below_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = FramePipeline([CollectSink()], total_frames=16)
+    decoding(pipeline, (0, 10, 4), (10, 20, 4))
+
+    left = [state_at(pipeline, seconds, monkeypatch)["seconds_left"] for seconds in (20, 25, 60)]
+
+    assert left == pytest.approx([20, 15, 0])
+
+
+def test_no_rate_and_no_time_left_before_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = FramePipeline([CollectSink()], total_frames=81)
+    before = state_at(pipeline, 37, monkeypatch)
+    decoding(pipeline, (0, 60, 8))
+    after = state_at(pipeline, 61, monkeypatch)
+
+    assert (before["seconds"], before["steps"], before["rate"], before["seconds_left"]) == (37, 0, None, None)
+    assert (after["steps"], after["rate"], after["seconds_left"]) == (1, None, None)
+
+
+def test_when_all_is_decoded_the_time_left_is_that_of_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = FramePipeline([CollectSink()], total_frames=8)
+    decoding(pipeline, (0, 2, 4), (2, 4, 4))
+
+    assert state_at(pipeline, 100, monkeypatch)["seconds_left"] == pytest.approx(4)
+
+
+def test_time_that_goes_by_is_news_once_a_second() -> None:
+    clock = FakeClock()
+    run = LiveRun(FramePipeline([CollectSink()]), {}, clock=clock)
+    first, told = run.news(), []
+
+    for _ in range(35):
+        clock.seconds += INTERVAL
+        told.append(run.news() is not None)
+
+    assert first is not None
+    assert told.count(True) == 3
+
+
+def test_no_advice_before_a_frame_has_been_written() -> None:
+    clock = FakeClock()
+    sink = GateSink()
+    with FramePipeline([sink], chunk_size=4, finish=FinishedFrames()) as pipeline:
+        run = LiveRun(pipeline, {}, clock=clock)
+        pipeline.submit(torch.zeros(4, 2, 2, 3))
+        sink.wait_for(1)
+        clock.seconds += 2
+        before = run.news()
+        sink.release(0)
+        with pipeline._flow._changed:
+            assert pipeline._flow._changed.wait_for(lambda: pipeline.written == 4, timeout=30)
+        clock.seconds += 2
+        after = run.news()
+
+    assert before is not None and (before["received"], before["advice"], before["bottleneck"]) == (4, "", None)
+    assert after is not None and after["advice"]
+
+
+@pytest.mark.parametrize("device, unified", [("cpu", True), ("mps", True), ("cuda:0", False)])
+def test_it_tells_why_nothing_is_copied(device: str, unified: bool) -> None:
+    assert LiveRun(FramePipeline([CollectSink()], device=device), {}).snapshot()["unified"] is unified
+
+
+def test_whoever_asks_for_the_whole_holds_up_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    import async_decode.pipeline.live as module
+
+    run = LiveRun(FramePipeline([CollectSink()]), {})
+    held: list[bool] = []
+    monkeypatch.setattr(module, "blocks_of", lambda *_, **__: held.append(run._lock.locked()) or {})
+
+    run.snapshot()
+
+    assert held == [False]
