@@ -34,6 +34,7 @@ class VideoDecoder:
         is_video: the latent has a time axis: ``(N, C, T, H, W)``, else ``(N, C, H, W)``.
         images_of: how many images of a latent of this shape are decoded together where the number changes the frames
             (ComfyUI: as many as fit into the free memory), asked right before decoding; ``None``: all of them.
+        scale: pixels along a side of a frame for one latent, where that is known. Default ``None``.
         poll: called between the parts of a long decode that hands on nothing meanwhile; raises what shall end it.
     """
 
@@ -44,6 +45,7 @@ class VideoDecoder:
     frames_of: Callable[[int], int] | None = None
     is_video: bool = True
     images_of: Callable[[torch.Size], int] | None = None
+    scale: int | None = None
     poll: Callable[[], None] | None = None
 
     def to_device(self, latent: Tensor) -> Tensor:

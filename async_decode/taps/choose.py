@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .base import Tap, VideoDecoder
 from .chunked_output import ChunkedOutput
+from .compiled import is_compiled, original
 from .image_batches import ImageBatches
 from .step_hook import StepHook
 from .tiles.streamed_tiles import StreamedTiles
@@ -40,9 +41,20 @@ def choose_tap(decoder: VideoDecoder, *, images_per_step: int = 4) -> Tap:
         return ImageBatches(decoder, images_per_step=images_per_step)
     for family in (_writes_to_buffer, _wan, _seedvr2, _hunyuan_video, _cogvideox, _ltx, _taehv):
         tap = family(decoder)
+        if isinstance(tap, StepHook) and (compiled := _compiled_around(tap)) is not None:
+            return Whole(decoder, detail=f"its {compiled} is compiled as one, so that no pieces can be taken inside")
         if tap is not None:
             return tap
-    return Whole(decoder, detail=f"{type(decoder.model).__name__} makes its frames in one go")
+    return Whole(decoder, detail=f"{type(original(decoder.model)).__name__} makes its frames in one go")
+
+
+def _compiled_around(tap: StepHook) -> str | None:
+    """What of the model is compiled with the module in it that makes the pieces, where that is so."""
+    model: Any = tap.decoder.model
+    if any(is_compiled(decode) for decode in (tap.decoder.decode, getattr(model, "decode", None))):
+        return "decode"
+    upper = _part(model, "decoder")
+    return "decoder" if upper is not None and is_compiled(upper) and tap.module is not upper else None
 
 
 def _writes_to_buffer(decoder: VideoDecoder) -> Tap | None:
@@ -54,6 +66,15 @@ def _writes_to_buffer(decoder: VideoDecoder) -> Tap | None:
     if isinstance(step, int) and isinstance(shared, int):
         # MiniMax H3 decodes windows of so many latents, and keeps the end of one to blend it with the next.
         return ChunkedOutput(decoder, live_latents=2 * step + shared, detail="frames as the model writes them out")
+    slice_length = getattr(model, "slicing_latent_min_size", None)
+    if _takes(getattr(model, "slicing_decode", None), "output_buffer"):
+        # SeedVR2 decodes slice by slice, and hands each the end of the one before. Where the length of a slice follows
+        # the free memory, frames are stock's at equal lengths.
+        return ChunkedOutput(
+            decoder,
+            live_latents=1 + slice_length if isinstance(slice_length, int) else None,
+            detail="slices of the causal decoder",
+        )
     if hasattr(_part(model, "decoder"), "run_up"):
         # LTX goes down its blocks depth first, in parts of some MiB. What its first block makes of the whole clip is
         # small beside the clip's frames, so that a long clip need not have more room made for it than one of 81 frames.
@@ -72,6 +93,7 @@ def _wan(decoder: VideoDecoder) -> Tap | None:
         decoder,
         module=model.decoder,
         finish_piece=_unpatchify_2x2(model),
+        at_latent_size=True,
         detail="pieces of the stepwise decoder",
     )
 
@@ -92,6 +114,9 @@ def streamed_tiles(
     model: Any = decoder.model
     if not decoder.is_video or not _takes(_part(model, "decoder"), "feat_cache", "feat_idx"):
         return None
+    if is_compiled(model.decoder) and original(model.decoder) is model.decoder:
+        # Compiled in place, it would overlook that its forward is another one for a while.
+        return None
     return StreamedTiles(
         decoder,
         module=model.decoder,
@@ -109,7 +134,13 @@ def _seedvr2(decoder: VideoDecoder) -> Tap | None:
         return None
     step = int(getattr(model, "slicing_latent_min_size", 1))
     # Core counts so few bytes for a pixel of the clip that those of one slice would not be enough.
-    return StepHook(decoder, module=model.decoder, live_latents=1 + 10 * step, detail="slices of the causal decoder")
+    return StepHook(
+        decoder,
+        module=model.decoder,
+        at_latent_size=True,
+        live_latents=1 + 10 * step,
+        detail="slices of the causal decoder",
+    )
 
 
 def _hunyuan_video(decoder: VideoDecoder) -> Tap | None:
@@ -119,7 +150,7 @@ def _hunyuan_video(decoder: VideoDecoder) -> Tap | None:
     # tanh_out would be applied after the hook, and the image variants of the class cut their result afterwards.
     if getattr(upper, "tanh_out", False) or not getattr(upper, "refiner_vae", True):
         return None
-    if conv_out is None or type(conv_out).__name__ != "CarriedConv3d":
+    if conv_out is None or type(original(conv_out)).__name__ != "CarriedConv3d":
         return None
     return StepHook(decoder, module=conv_out, bounded=False, detail=f"pieces of the last convolution; {_LATENT_PART}")
 
@@ -144,7 +175,7 @@ def _ltx(decoder: VideoDecoder) -> Tap | None:
     conv_out = _part(upper, "conv_out")
     if upper is None or conv_out is None or not hasattr(conv_out, "temporal_cache_state"):
         return None
-    unpatchify = getattr(sys.modules[type(upper).__module__], "unpatchify", None)
+    unpatchify = getattr(sys.modules[type(original(upper)).__module__], "unpatchify", None)
     if not callable(unpatchify) or not _takes(unpatchify, "patch_size_hw", "patch_size_t"):
         return None
     if not hasattr(upper, "patch_size"):
@@ -161,7 +192,7 @@ def _ltx(decoder: VideoDecoder) -> Tap | None:
 def _taehv(decoder: VideoDecoder) -> Tap | None:
     """TAEHV's way: ``decoder`` is a row of small blocks that one frame after the other goes through."""
     model: Any = decoder.model
-    blocks = _part(model, "decoder")
+    blocks = original(_part(model, "decoder"))
     if not isinstance(blocks, torch.nn.Sequential) or getattr(model, "parallel", True):
         return None
     if not hasattr(model, "frames_to_trim") or not hasattr(model, "t_upscale"):
@@ -217,17 +248,17 @@ def _unpatchify_2x2(model: Any) -> Callable[[Tensor], Tensor] | None:
     if any(hasattr(block, "upsamples") for block in getattr(model.decoder, "upsamples", ())):
         # Core's class for Wan 2.2, known by its nested upsampling blocks, has the number in its decode.
         patch_size = 2
-    unpatchify = getattr(sys.modules[type(model).__module__], "unpatchify", None)
+    unpatchify = getattr(sys.modules[type(original(model)).__module__], "unpatchify", None)
     if patch_size is None or unpatchify is None:
         return None
     return functools.partial(unpatchify, patch_size=patch_size)
 
 
 def _mixes_images(model: torch.nn.Module) -> bool:
-    """An image VAE with 3-D convolutions takes its batch as time (SVD), so that a batch cannot be cut."""
+    """An image VAE whose convolutions reach over time takes its batch as time (SVD), so that it cannot be cut."""
     decoder = getattr(model, "decoder", model)
     modules = decoder.modules() if isinstance(decoder, torch.nn.Module) else ()
-    return any(isinstance(module, torch.nn.Conv3d) for module in modules)
+    return any(isinstance(module, torch.nn.Conv3d) and module.kernel_size[0] > 1 for module in modules)
 
 
 def _part(module: Any, name: str) -> torch.nn.Module | None:
@@ -238,6 +269,7 @@ def _part(module: Any, name: str) -> torch.nn.Module | None:
 
 def _takes(function: Any, *names: str) -> bool:
     """Whether a module's forward, or a function, has parameters of these names."""
+    function = original(function)
     function = function.forward if isinstance(function, torch.nn.Module) else function
     try:
         parameters = inspect.signature(function).parameters

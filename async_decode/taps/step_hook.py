@@ -18,6 +18,7 @@ from torch import Tensor
 from ..decoding import Decoding
 from ..errors import DecodeError
 from .base import Submit, Tap, VideoDecoder
+from .compiled import output_hook
 
 #: Numbers that a stand-in can show in one channel: n / 128 is exact in every floating type that models use.
 _DIGITS = 127
@@ -36,7 +37,8 @@ class StepHook(Tap):
             frames; ``None``: it keeps all.
         blank: how many frames of zeros the model's decode puts behind a clip of that many latent frames; ``None``:
             none.
-        live_latents: as in ``Tap``.
+        at_latent_size: ``module`` is called with frames of the latent's size. Default False.
+        live_latents: as in ``Tap``. Default ``None``.
         bounded: nothing else in the model grows with the clip; ``detail`` tells what does.
         detail: one line for the report.
     """
@@ -49,6 +51,7 @@ class StepHook(Tap):
         finish_piece: Callable[[Tensor], Tensor] | None = None,
         keep: Callable[[int, int], bool] | None = None,
         blank: Callable[[int], int] | None = None,
+        at_latent_size: bool = False,
         live_latents: int | None = None,
         bounded: bool = True,
         detail: str = "",
@@ -58,6 +61,7 @@ class StepHook(Tap):
         self.finish_piece = finish_piece if finish_piece is not None else _as_it_is
         self.keep = keep if keep is not None else _always
         self.blank = blank if blank is not None else _none
+        self.at_latent_size = at_latent_size
         self.live_latents = live_latents
         self.decoding = Decoding("tapped", exact=True, bounded=bounded, detail=detail)
 
@@ -90,28 +94,36 @@ class StepHook(Tap):
             made += 1
             return stand_in
 
-        def hook(_module: torch.nn.Module, _arguments: Any, output: Any) -> Any:
+        whole_frames: bool | None = None
+
+        def hook(_module: torch.nn.Module, arguments: Any, output: Any) -> Any:
+            nonlocal whole_frames
+            if whole_frames is None:
+                # Nothing of a model that cuts its frames into tiles may leave: it is for the model to blend them.
+                whole_frames = self._makes_whole_frames(clip, arguments, output)
+            if not whole_frames:
+                return output
             if isinstance(output, list):
                 return [ship(piece) for piece in output]
             if isinstance(output, tuple):
                 return (ship(output[0]), *output[1:])
             return ship(output)
 
-        handle = self.module.register_forward_hook(hook)
         try:
-            rest = self.decoder.decode(self.decoder.to_device(clip))
+            with output_hook(self.module, hook):
+                rest = self.decoder.decode(self.decoder.to_device(clip))
         except BaseException:
             # Decoders that keep their cache on the module would hold a failed clip's memory until the next decode.
             clear_cache = getattr(self.decoder.model, "clear_cache", None)
             if callable(clear_cache):
                 clear_cache()
             raise
-        finally:
-            handle.remove()
         blanks = self.blank(latents)
         if made == 0:
-            # Somebody replaced the model's decode by one that goes round the submodule: its frames are all in ``rest``.
-            self.decoding = Decoding("whole", True, False, "this VAE's decode was replaced: it ran whole")
+            # Its frames are all in ``rest``. Where there was no call, somebody replaced the model's decode by one that
+            # goes round the submodule.
+            why = "this VAE's decode was replaced" if whole_frames is None else "this VAE decodes in tiles of its own"
+            self.decoding = Decoding("whole", True, False, f"{why}: it ran whole")
             submit(rest[0].movedim(0, 1))
         elif not self._is_concatenation(rest, form, kept, blanks):
             raise DecodeError(
@@ -120,6 +132,19 @@ class StepHook(Tap):
             )
         elif blanks > 0:
             submit(blank_frame.expand(blanks, -1, -1, -1).contiguous())
+
+    def _makes_whole_frames(self, clip: Tensor, arguments: Any, output: Any) -> bool:
+        """Whether a call of the submodule, the first one for ``clip``, was for whole frames and not for a tile."""
+        model: Any = self.decoder.model
+        latent = tuple(clip.shape[-2:])
+        if self.at_latent_size and arguments and isinstance(arguments[0], Tensor):
+            return tuple(arguments[0].shape[-2:]) == latent
+        piece = output[0] if isinstance(output, list | tuple) else output
+        scale = self.decoder.scale or getattr(model, "spatial_compression_ratio", None)
+        if isinstance(scale, int):
+            return tuple(self.finish_piece(piece).shape[-2:]) == tuple(scale * size for size in latent)
+        # Diffusers' VAEs tell, if not how large their tiles are in every version.
+        return not getattr(model, "use_tiling", False)
 
     def _is_concatenation(self, rest: Tensor, form: Tensor, kept: list[int], blanks: int) -> bool:
         """Whether ``rest`` is the stand-ins of these numbers, and ``blanks`` frames of zeros behind them."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...decoding import Decoding
 from ..base import Submit, VideoDecoder
+from ..compiled import original
 from ..step_hook import StepHook
 from .tile_cache import TileCaches
 from .tiling import Scale, Sums, Tiling, spans
@@ -52,7 +53,7 @@ class StreamedTiles(StepHook):
     ) -> None:
         if tiling.tile is None or tiling.window is not None:
             raise ValueError(f"expected tiles without windows, got {tiling}")
-        super().__init__(decoder, module=module, finish_piece=finish_piece)
+        super().__init__(decoder, module=module, finish_piece=finish_piece, at_latent_size=True)
         self.tile, self.overlap = tiling.tile, tiling.overlap
         self.scale = scale
         self.cache_room = cache_room
@@ -85,7 +86,8 @@ class StreamedTiles(StepHook):
 
     def _forward_by_tiles(self, forward: Callable[..., Any], caches: TileCaches) -> Callable[..., Any]:
         """``forward``, for each tile in turn; what it returns only stands for the blended pieces."""
-        signature = inspect.signature(forward)
+        # What torch.compile makes of it tells nothing of its parameters.
+        signature = inspect.signature(original(self.module).forward)
 
         def tiled_forward(x: Tensor, *arguments: Any, **named: Any) -> Any:
             call = signature.bind(x, *arguments, **named)
