@@ -161,7 +161,7 @@ class StepHook(Tap):
 
 
 def stand_in_for(piece: Tensor, number: int) -> Tensor:
-    """A stand-in for ``piece``: one frame of 2x2 pixels, whose channels show ``number``, each with both signs.
+    """A stand-in for ``piece``: one frame of 2x2 pixels, above its number, below the channel's, each with both signs.
 
     The values are within -1 and 1, so that a model may end with the clamp to this range that the scaling of the frames
     repeats anyway.
@@ -170,6 +170,8 @@ def stand_in_for(piece: Tensor, number: int) -> Tensor:
     stand_in = piece.new_empty(size)
     stand_in[:, 0::2] = (number % _DIGITS + 1) / 128
     stand_in[:, 1::2] = (number // _DIGITS % _DIGITS + 1) / 128
+    for channel in range(piece.shape[1]):
+        stand_in[:, channel, ..., 1, :] = (channel % _DIGITS + 1) / 128
     stand_in[..., 1].neg_()
     return stand_in
 

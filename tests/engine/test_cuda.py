@@ -175,7 +175,7 @@ def test_pinned_memory_is_given_back_when_a_run_ends() -> None:
     piece = torch.rand(8, 512, 512, 3, device="cuda")
 
     def pinned() -> int:
-        return int(torch.cuda.host_memory_stats().get("reserved_bytes.current", 0))
+        return int(torch.cuda.host_memory_stats().get("allocated_bytes.current", 0))
 
     with FramePipeline([CollectSink()], chunk_size=8, device="cuda", finish=FinishedFrames()) as pipeline:
         before = pinned()

@@ -15,7 +15,16 @@ from torch import Tensor
 from async_decode import DecoderOutput, FramePipeline, PixelFormat, SinkError, choose_tap
 from async_decode.sinks import ImageFilesSink, PngEncoder
 from async_decode.sinks.files import OutputNames
-from async_decode.taps import ImageBatches, ImageTiles, Ladder, Tap, TemporalWindows, Tiling, is_out_of_memory
+from async_decode.taps import (
+    ImageBatches,
+    ImageTiles,
+    Ladder,
+    Tap,
+    TemporalWindows,
+    Tiling,
+    is_out_of_memory,
+    streamed_tiles,
+)
 from tests.engine.test_tiles import IMAGE_SCALE, ToyImageVAE, images
 from tests.engine.test_windows import SCALE, expected
 from tests.engine.toy import CollectSink, FailingSink, ToyVAE, stock_bytes, stock_frames, toy_latent
@@ -121,6 +130,49 @@ def test_memory_of_the_failed_try_is_let_go_before_the_next() -> None:
         pipeline.decode(ladder, toy_latent(5))
 
     assert alive == [None]
+
+
+def test_memory_of_the_failed_try_is_let_go_though_somebody_keeps_its_error() -> None:
+    """An error keeps the functions that it went through, and these keep their tensors."""
+    vae, kept = ShortOfMemory(3), []
+    decode, alive = vae.decode, []
+
+    def remembering(z: Tensor) -> Tensor:
+        try:
+            return decode(z)
+        except torch.cuda.OutOfMemoryError as error:
+            kept.append(error)
+            raise
+
+    vae.decode = remembering  # type: ignore[method-assign]
+    with FramePipeline([CollectSink()]) as pipeline:
+        ladder = Ladder(
+            taps_of(vae, WINDOWS), receiver=pipeline, before_retry=lambda _tap: alive.extend(ref() for ref in vae.held)
+        )
+        pipeline.decode(ladder, toy_latent(5))
+
+    assert len(kept) == 1 and kept[0].__traceback__ is not None
+    assert alive == [None]
+
+
+@pytest.mark.parametrize("step", [1, 2, 5, 9])
+@pytest.mark.parametrize("clips", [1, 2])
+def test_streamed_tiles_go_on_behind_the_frames_that_are_there(step: int, clips: int) -> None:
+    latent, tiling = toy_latent(5, clips=clips, size=12), Tiling(tile=8, overlap=2)
+    vae, sink = ShortOfMemory(step), CollectSink()
+    delivered = sum(1 if call % 5 == 0 else 4 for call in range(step - 1)) if step <= 5 * clips else 17 * clips
+    tiled = streamed_tiles(vae.video_decoder(), scale=SCALE, tiling=tiling)
+    assert tiled is not None
+
+    with FramePipeline([sink], chunk_size=1) as pipeline:
+        ladder = Ladder([choose_tap(vae.video_decoder()), tiled], receiver=pipeline)
+        pipeline.decode(ladder, latent)
+
+    frames = stock_frames(ToyVAE(), latent)
+    blended = scaled(torch.cat([expected(tiling, clip) for clip in latent.split(1)]))
+    assert sink.indices == list(range(17 * clips))
+    assert np.array_equal(sink.frames[:delivered], frames[:delivered].numpy())
+    np.testing.assert_allclose(sink.frames[delivered:], blended[delivered:].numpy(), rtol=0, atol=1e-5)
 
 
 def test_the_error_of_the_last_way_is_raised() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 
 from async_decode import FinishedFrames, FramePipeline, Stage
+from async_decode.pipeline.slots import Flow
 from tests.engine.toy import CollectSink, GateSink
 
 
@@ -29,13 +32,23 @@ def _submitting(pipeline: FramePipeline, frames: torch.Tensor) -> tuple[threadin
     return thread, returned
 
 
-def test_the_decoder_runs_ahead_by_the_slots_of_the_ring_and_no_further() -> None:
-    sink = GateSink()
+def test_the_decoder_runs_ahead_by_the_slots_of_the_ring_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink, waiting = GateSink(), threading.Event()
+    wait = Flow.wait
+
+    def noted_wait(flow: Flow, until: Callable[[], bool]) -> bool:
+        if not until():
+            waiting.set()
+        return wait(flow, until)
+
+    monkeypatch.setattr(Flow, "wait", noted_wait)
     with FramePipeline([sink], chunk_size=1, buffer_depth=3, finish=FinishedFrames()) as pipeline:
         thread, returned = _submitting(pipeline, _frames(5))
         sink.wait_for(3)
-        waits = [span for span in pipeline.recorder.spans if span.stage is Stage.WAIT_SLOT]
-        assert len(returned) <= 3 and not waits
+        # The thread that submits now waits for a slot; every chunk that it has begun is with the sink.
+        assert waiting.wait(30)
+        assert returned == [0, 1, 2] and pipeline.received == 3
+        assert not [span for span in pipeline.recorder.spans if span.stage is Stage.WAIT_SLOT]
 
         for index in range(5):
             sink.wait_for(1)
