@@ -40,12 +40,14 @@ class Slot:
 
     Attributes:
         index: its number in the ring.
+        place: number of its staging, which it may share with other slots.
         staging: one tensor ``(chunk_frames, *Clip.frame_shape)`` on the compute device for each pixel format.
         host: their counterparts in host memory; the same tensors in a unified ring.
         staging_nan: ``(chunk_frames,)`` bool, which frames hold a NaN; ``host_nan`` its counterpart.
     """
 
     index: int
+    place: int
     staging: dict[PixelFormat, Tensor]
     host: dict[PixelFormat, Tensor]
     staging_nan: Tensor
@@ -86,7 +88,7 @@ class Chunk:
 
 
 class Ring(abc.ABC):
-    """``depth`` slots of ``chunk_frames`` frames each.
+    """``host_depth`` slots of ``chunk_frames`` frames each, which share ``depth`` places on the device.
 
     Attributes:
         slots: the slots.
@@ -100,11 +102,12 @@ class Ring(abc.ABC):
     pinned: bool | None
     device_bytes: int
 
-    def __init__(self, clip: Clip, formats: Iterable[PixelFormat], *, depth: int, chunk_frames: int) -> None:
+    def __init__(self, clip: Clip, formats: Iterable[PixelFormat], plan: RingPlan) -> None:
         self.clip = clip
         self.formats = tuple(formats)
-        self.depth = depth
-        self.chunk_frames = chunk_frames
+        self.depth = plan.depth
+        self.host_depth = plan.host_depth
+        self.chunk_frames = plan.chunk_frames
         self.warnings: list[str] = []
         self.slots: list[Slot] = []
         self.host_bytes = 0
@@ -130,11 +133,11 @@ class Ring(abc.ABC):
             slot.staging_nan = slot.host_nan = torch.empty(0, dtype=torch.bool)
         self.slots.clear()
 
-    def _carve(self, block: Tensor) -> list[tuple[dict[PixelFormat, Tensor], Tensor]]:
-        """Cut a block of bytes into the frames and the NaN flags of each slot."""
+    def _carve(self, block: Tensor, count: int) -> list[tuple[dict[PixelFormat, Tensor], Tensor]]:
+        """Cut a block of bytes into the frames and the NaN flags of ``count`` slots."""
         parts = []
         offset = 0
-        for _ in range(self.depth):
+        for _ in range(count):
             tensors = {}
             for name in self.formats:
                 size = self.chunk_frames * self.clip.frame_bytes(name)
@@ -146,8 +149,8 @@ class Ring(abc.ABC):
             parts.append((tensors, flags))
         return parts
 
-    def _block_bytes(self) -> int:
-        return self.depth * _slot_bytes(self.clip, self.formats, self.chunk_frames)
+    def _block_bytes(self, count: int) -> int:
+        return count * _slot_bytes(self.clip, self.formats, self.chunk_frames)
 
 
 class SyncRing(Ring):
@@ -157,12 +160,12 @@ class SyncRing(Ring):
     pinned = None
     device_bytes = 0
 
-    def __init__(self, clip: Clip, formats: Iterable[PixelFormat], *, depth: int, chunk_frames: int) -> None:
-        super().__init__(clip, formats, depth=depth, chunk_frames=chunk_frames)
-        block = torch.empty(self._block_bytes(), dtype=torch.uint8)
+    def __init__(self, clip: Clip, formats: Iterable[PixelFormat], plan: RingPlan) -> None:
+        super().__init__(clip, formats, plan)
+        block = torch.empty(self._block_bytes(self.host_depth), dtype=torch.uint8)
         self.host_bytes = block.nbytes
-        for index, (tensors, flags) in enumerate(self._carve(block)):
-            self.slots.append(Slot(index, tensors, tensors, flags, flags))
+        for index, (tensors, flags) in enumerate(self._carve(block, self.host_depth)):
+            self.slots.append(Slot(index, index, tensors, tensors, flags, flags))
 
     def record_filled(self, chunk: Chunk) -> None:
         pass
@@ -172,31 +175,30 @@ class SyncRing(Ring):
 
 
 class CudaRing(Ring):
-    """For CUDA and ROCm: a copy stream, pinned host memory and two events a slot."""
+    """For CUDA and ROCm: a copy stream, pinned host memory, an event for each place and one for each slot."""
 
     unified = False
 
-    def __init__(
-        self, clip: Clip, formats: Iterable[PixelFormat], *, depth: int, chunk_frames: int, device: torch.device
-    ) -> None:
-        super().__init__(clip, formats, depth=depth, chunk_frames=chunk_frames)
+    def __init__(self, clip: Clip, formats: Iterable[PixelFormat], plan: RingPlan, device: torch.device) -> None:
+        super().__init__(clip, formats, plan)
         self.device = device
         self.copy_stream = torch.cuda.Stream(device)
-        staging_block = torch.empty(self._block_bytes(), dtype=torch.uint8, device=device)
+        staging_block = torch.empty(self._block_bytes(self.depth), dtype=torch.uint8, device=device)
         # Else memory is pinned by way of the current device, which may be one that nobody uses.
         with current_device(device):
             host_block = self._pinned_block()
         self.device_bytes = staging_block.nbytes
         self.host_bytes = host_block.nbytes
         # blocking: a waiting thread sleeps instead of spinning on a core that a writer could use.
-        self._decoded = [torch.cuda.Event(enable_timing=True, blocking=True) for _ in range(depth)]
-        self._copied = [torch.cuda.Event(enable_timing=True, blocking=True) for _ in range(depth)]
-        pairs = zip(self._carve(staging_block), self._carve(host_block), strict=True)
-        for index, ((staging, staging_nan), (host, host_nan)) in enumerate(pairs):
-            self.slots.append(Slot(index, staging, host, staging_nan, host_nan))
+        self._decoded = [torch.cuda.Event(enable_timing=True, blocking=True) for _ in range(self.depth)]
+        self._copied = [torch.cuda.Event(enable_timing=True, blocking=True) for _ in range(self.host_depth)]
+        places = self._carve(staging_block, self.depth)
+        for index, (host, host_nan) in enumerate(self._carve(host_block, self.host_depth)):
+            staging, staging_nan = places[index % self.depth]
+            self.slots.append(Slot(index, index % self.depth, staging, host, staging_nan, host_nan))
 
     def _pinned_block(self) -> Tensor:
-        size = self._block_bytes()
+        size = self._block_bytes(self.host_depth)
         try:
             # One block: torch rounds every pinned allocation up to a power of two.
             block = torch.empty(size, dtype=torch.uint8, pin_memory=True)
@@ -215,13 +217,13 @@ class CudaRing(Ring):
         return torch.empty(size, dtype=torch.uint8)
 
     def record_filled(self, chunk: Chunk) -> None:
-        self._decoded[chunk.slot.index].record(torch.cuda.current_stream(self.device))
+        self._decoded[chunk.slot.place].record(torch.cuda.current_stream(self.device))
 
     def transfer(self, chunk: Chunk) -> tuple[Mark, Mark]:
         slot, part = chunk.slot, slice(chunk.frames)
         copied = self._copied[slot.index]
         with torch.cuda.stream(self.copy_stream):
-            self.copy_stream.wait_event(self._decoded[slot.index])
+            self.copy_stream.wait_event(self._decoded[slot.place])
             started = torch.cuda.Event(enable_timing=True)
             started.record(self.copy_stream)
             for name in self.formats:
@@ -245,18 +247,27 @@ class RingPlan:
     """How large a ring is.
 
     Attributes:
-        depth: slots.
+        depth: slots that have memory of their own on the device.
+        host_depth: slots on the host, at least as many.
         chunk_frames: frames a slot.
-        bytes: of the memory that it takes on the host, and as many on a device that has memory of its own.
+        bytes: of the memory that it takes on a device that has memory of its own; ``host_bytes`` on the host.
     """
 
     depth: int
+    host_depth: int
     chunk_frames: int
     bytes: int
+    host_bytes: int
 
 
 def plan_ring(
-    clip: Clip, formats: Iterable[PixelFormat], *, depth: int, chunk_frames: int, free: int | None = None
+    clip: Clip,
+    formats: Iterable[PixelFormat],
+    *,
+    depth: int,
+    chunk_frames: int,
+    free: int | None = None,
+    backlog: int = 0,
 ) -> RingPlan:
     """The largest ring, up to what was asked for, that stays small beside what the machine has.
 
@@ -268,6 +279,8 @@ def plan_ring(
         depth: slots that were asked for, at least 1.
         chunk_frames: frames a slot that were asked for, at least 1.
         free: free device memory in bytes, ``None`` where the ring takes none or nobody can tell. Default None.
+        backlog: host memory for more slots there, in bytes, so that the decoder need not wait for the sinks; a clip
+            needs no more than its frames. Default 0.
     """
     names = tuple(formats)
     budget = MAX_HOST_BYTES if free is None else min(MAX_HOST_BYTES, int(free * MAX_DEVICE_SHARE))
@@ -278,7 +291,9 @@ def plan_ring(
         frames -= 1
     slot = _slot_bytes(clip, names, frames)
     slots = max(min(depth, 2), min(depth, budget // slot))
-    return RingPlan(slots, frames, slots * slot)
+    needed = slots if clip.frames is None else max(slots, -(-clip.frames // frames))
+    more = backlog // slot if clip.frames is None else min(needed - slots, backlog // slot)
+    return RingPlan(slots, slots + more, frames, slots * slot, (slots + more) * slot)
 
 
 def _slot_bytes(clip: Clip, formats: Iterable[PixelFormat], frames: int) -> int:
@@ -297,8 +312,8 @@ def free_device_bytes(device: torch.device) -> int | None:
 def make_ring(clip: Clip, formats: Iterable[PixelFormat], plan: RingPlan, device: torch.device) -> Ring:
     """The ring for ``device``, as large as ``plan`` says."""
     if device.type == "cuda":
-        return CudaRing(clip, formats, depth=plan.depth, chunk_frames=plan.chunk_frames, device=device)
-    return SyncRing(clip, formats, depth=plan.depth, chunk_frames=plan.chunk_frames)
+        return CudaRing(clip, formats, plan, device)
+    return SyncRing(clip, formats, plan)
 
 
 def is_unified(device: torch.device) -> bool:

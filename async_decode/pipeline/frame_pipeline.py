@@ -59,6 +59,8 @@ class FramePipeline(Run):
             raises ends the run. ComfyUI's interrupt is checked there. Default ``None``: nothing.
         cancels: errors by which somebody cancels a run; the report tells them from failures. Default: ``Cancelled``
             and ``KeyboardInterrupt``.
+        backlog: host memory, in bytes, for chunks that wait for the sinks beside those of ``buffer_depth``: decoding
+            runs ahead of slower sinks by so much. Default 0.
 
     Raises:
         ValueError: ``chunk_size`` or ``buffer_depth`` is out of range, there is no sink, or one is there twice.
@@ -76,6 +78,7 @@ class FramePipeline(Run):
         decoding: Decoding | None = None,
         poll: Callable[[], None] | None = None,
         cancels: tuple[type[BaseException], ...] = (Cancelled, KeyboardInterrupt),
+        backlog: int = 0,
     ) -> None:
         self.sinks = tuple(sinks)
         if not self.sinks:
@@ -92,6 +95,7 @@ class FramePipeline(Run):
             cancels=cancels,
         )
         self.finish = finish if finish is not None else DecoderOutput()
+        self.backlog = backlog
         self._total_is_given = total_frames is not None
         self._clock: Clock | None = None
         self._resumed: Mark = 0
@@ -245,6 +249,14 @@ class FramePipeline(Run):
         self._ended = self._stages.copying.done
         return self._ended
 
+    @property
+    def copied(self) -> Future[None]:
+        """Done when every chunk is on the host and with the sinks, or something failed; there after ``end``."""
+        self._running("copied")
+        if self._ended is None or self._stages is None:
+            raise RuntimeError("copied was asked for before end")
+        return self._stages.copying.copied
+
     def cancel(self, error: BaseException | None = None) -> None:
         """End the run from any thread: the next ``submit`` raises ``error``.
 
@@ -268,6 +280,7 @@ class FramePipeline(Run):
             self.sinks,
             chunk_size=self.chunk_size,
             buffer_depth=self.buffer_depth,
+            backlog=self.backlog,
             device=self.device,
             finish=self.finish,
             flow=self._flow,

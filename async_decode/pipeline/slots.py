@@ -30,7 +30,7 @@ class Flow:
         self._poll = poll
         self._changed = threading.Condition()
         self._filled: deque[Chunk] = deque()
-        self._staging_taken: set[Slot] = set()
+        self._staging_taken: set[int] = set()
         self._host_taken: set[Slot] = set()
         self._holders: dict[Chunk, int] = {}
         self._written = 0
@@ -101,7 +101,7 @@ class Flow:
             candidates = [
                 slot
                 for slot in ring.slots
-                if slot not in self._staging_taken and not (ring.unified and slot in self._host_taken)
+                if slot.place not in self._staging_taken and not (ring.unified and slot in self._host_taken)
             ]
             # One whose host memory is free as well will not keep the copy thread waiting.
             return min(candidates, key=lambda slot: slot in self._host_taken, default=None)
@@ -110,7 +110,7 @@ class Flow:
         with self._changed:
             slot = free()
             assert slot is not None, "slots are taken by this thread alone"
-            self._staging_taken.add(slot)
+            self._staging_taken.add(slot.place)
         return slot, waited
 
     def dispatch(self, chunk: Chunk) -> None:
@@ -121,7 +121,7 @@ class Flow:
 
     def wait_for_slot(self, slot: Slot) -> None:
         """Wait until nobody has any of ``slot``'s memory."""
-        self.wait(lambda: slot not in self._staging_taken and slot not in self._host_taken)
+        self.wait(lambda: slot.place not in self._staging_taken and slot not in self._host_taken)
 
     def end(self) -> None:
         """Say that no more chunks will come."""
@@ -156,7 +156,7 @@ class Flow:
     def give_staging(self, chunk: Chunk) -> None:
         """The chunk is on the host: its staging may be filled again."""
         with self._changed:
-            self._staging_taken.discard(chunk.slot)
+            self._staging_taken.discard(chunk.slot.place)
             self._changed.notify_all()
 
     def wait_for_sinks(self) -> bool:

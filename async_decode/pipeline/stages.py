@@ -27,6 +27,7 @@ class Stages:
         sinks: who takes them.
         chunk_size: frames a chunk that were asked for.
         buffer_depth: slots that were asked for.
+        backlog: host memory for more of them, in bytes.
         device: where pieces are.
         finish: what turns pieces into frames.
         flow: the state that all threads share.
@@ -51,6 +52,7 @@ class Stages:
         *,
         chunk_size: int,
         buffer_depth: int,
+        backlog: int,
         device: torch.device,
         finish: Finish,
         flow: Flow,
@@ -62,7 +64,7 @@ class Stages:
         self._finish = finish
         self._device = device
         # Before the sinks open: where there is no memory for it, the caller may try again with a leaner decode.
-        self.ring = self._make_ring(sinks, chunk_size, buffer_depth, device)
+        self.ring = self._make_ring(sinks, chunk_size, buffer_depth, backlog, device)
         try:
             for sink in sinks:
                 sink.open(clip, recorder)
@@ -102,11 +104,20 @@ class Stages:
         self.filler.drop()
         attempt(self.ring.close)
 
-    def _make_ring(self, sinks: Sequence[Sink], chunk_size: int, buffer_depth: int, device: torch.device) -> Ring:
+    def _make_ring(
+        self, sinks: Sequence[Sink], chunk_size: int, buffer_depth: int, backlog: int, device: torch.device
+    ) -> Ring:
         formats = formats_of(sinks)
         # A clip shorter than a chunk needs no bigger slot.
         chunk = min(chunk_size, self.clip.frames or chunk_size)
-        plan = plan_ring(self.clip, formats, depth=buffer_depth, chunk_frames=chunk, free=free_device_bytes(device))
+        plan = plan_ring(
+            self.clip,
+            formats,
+            depth=buffer_depth,
+            chunk_frames=chunk,
+            free=free_device_bytes(device),
+            backlog=backlog,
+        )
         if (plan.depth, plan.chunk_frames) != (buffer_depth, chunk):
             self.warnings.append(
                 f"{buffer_depth} slots of {chunk} frames would take too much memory: the ring has {plan.depth} of "

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from async_decode import FinishedFrames, FramePipeline, Stage
+from async_decode.device.ring import Chunk, SyncRing
 from async_decode.pipeline.slots import Flow
 from tests.engine.toy import CollectSink, GateSink
 
@@ -58,6 +59,43 @@ def test_the_decoder_runs_ahead_by_the_slots_of_the_ring_and_no_further(monkeypa
     waits = [span for span in pipeline.recorder.spans if span.stage is Stage.WAIT_SLOT]
     assert waits and waits[0].index == 3
     assert pipeline.report.frames == pipeline.written == 5
+
+
+def test_with_a_backlog_the_decoder_waits_for_no_sink_and_the_frames_are_its_own() -> None:
+    sink = GateSink()
+    frames = _frames(12)
+    with FramePipeline(
+        [sink], chunk_size=2, buffer_depth=2, total_frames=12, finish=FinishedFrames(), backlog=1 << 20
+    ) as pipeline:
+        for index in range(0, 12, 2):
+            pipeline.submit(frames[index : index + 2])
+        closing = pipeline.end()
+
+        pipeline.copied.result(30)
+
+        assert pipeline.written == 0 and not closing.done()
+        for index in range(0, 12, 2):
+            sink.release(index)
+
+    assert np.array_equal(sink.frames, frames.numpy())
+    assert not [span for span in pipeline.recorder.spans if span.stage is Stage.WAIT_SLOT]
+
+
+def test_whoever_waits_for_copies_is_told_when_they_have_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(ring: SyncRing, chunk: Chunk) -> None:
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(SyncRing, "transfer", fail)
+    with (
+        pytest.raises(RuntimeError, match="the device is gone"),
+        FramePipeline([CollectSink()], chunk_size=4, finish=FinishedFrames()) as pipeline,
+    ):
+        pipeline.submit(_frames(3))
+        pipeline.end()
+
+        pipeline.copied.result(30)
+
+        assert pipeline.error is not None
 
 
 def test_with_one_slot_submit_returns_only_when_its_chunk_has_been_written() -> None:

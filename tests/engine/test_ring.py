@@ -19,7 +19,7 @@ BOTH = [PixelFormat.FLOAT32, PixelFormat.UINT8]
 
 
 def test_slots_are_disjoint_parts_of_one_block() -> None:
-    ring = SyncRing(CLIP, BOTH, depth=3, chunk_frames=2)
+    ring = SyncRing(CLIP, BOTH, plan_ring(CLIP, BOTH, depth=3, chunk_frames=2))
 
     tensors = [tensor for slot in ring.slots for tensor in (*slot.host.values(), slot.host_nan)]
     assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == 1
@@ -84,9 +84,30 @@ def test_a_ring_is_never_larger_than_its_limit_if_it_can_be_smaller(
 def test_the_plan_tells_the_bytes_that_the_ring_takes(formats: list[PixelFormat]) -> None:
     plan = plan_ring(CLIP, formats, depth=5, chunk_frames=3)
 
-    ring = SyncRing(CLIP, formats, depth=plan.depth, chunk_frames=plan.chunk_frames)
+    ring = SyncRing(CLIP, formats, plan)
 
     assert ring.host_bytes == plan.bytes
+
+
+@pytest.mark.parametrize(
+    ("frames", "backlog", "host_depth"),
+    [
+        (None, 0, 3),
+        # A slot of two frames takes a block of 512 bytes for each, two more for the first's rest, and its flags.
+        (None, 2_000, 3 + 2_000 // 1_536),
+        (None, 1 << 20, 3 + (1 << 20) // 1_536),
+        # No more than the clip's chunks.
+        (20, 1 << 20, 10),
+        (4, 1 << 20, 3),
+    ],
+)
+def test_a_backlog_is_room_on_the_host_alone(frames: int | None, backlog: int, host_depth: int) -> None:
+    clip = Clip(height=5, width=7, channels=3, frames=frames)
+
+    plan = plan_ring(clip, [PixelFormat.FLOAT32], depth=3, chunk_frames=2, backlog=backlog)
+
+    assert (plan.depth, plan.chunk_frames, plan.host_depth) == (3, 2, host_depth)
+    assert plan.bytes == 3 * 1_536 and plan.host_bytes == host_depth * 1_536
 
 
 def test_the_report_tells_the_ring_that_was_made_and_why_it_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +125,7 @@ def test_the_report_tells_the_ring_that_was_made_and_why_it_is_smaller(monkeypat
 
 
 def test_a_ring_that_was_closed_holds_no_memory_though_somebody_knows_its_chunks() -> None:
-    ring = SyncRing(CLIP, BOTH, depth=2, chunk_frames=2)
+    ring = SyncRing(CLIP, BOTH, plan_ring(CLIP, BOTH, depth=2, chunk_frames=2))
     chunk = Chunk(ring.slots[0], 0, 0)
 
     ring.close()
@@ -130,7 +151,12 @@ class _Memory:
 def recorded(monkeypatch: pytest.MonkeyPatch) -> tuple[CudaRing, list[Any], Stream]:
     """A CudaRing on a device that is not the current one, whose memory writes down what is done with it."""
     cuda = FakeCuda().install(monkeypatch)
-    ring = CudaRing(CLIP, [PixelFormat.UINT8], depth=2, chunk_frames=4, device=torch.device("cuda", 1))
+    ring = CudaRing(
+        CLIP,
+        [PixelFormat.UINT8],
+        plan_ring(CLIP, [PixelFormat.UINT8], depth=2, chunk_frames=4),
+        torch.device("cuda", 1),
+    )
     for slot in ring.slots:
         slot.staging = {PixelFormat.UINT8: _Memory(cuda.calls, f"staging{slot.index}")}  # type: ignore[dict-item]
         slot.host = {PixelFormat.UINT8: _Memory(cuda.calls, f"host{slot.index}")}  # type: ignore[dict-item]
@@ -160,6 +186,26 @@ def test_the_copy_stream_waits_for_the_decoder_and_the_host_for_the_copy(recorde
     assert copied is ring._copied[1]
 
 
+def test_slots_of_a_backlog_share_the_places_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda().install(monkeypatch)
+    formats = [PixelFormat.UINT8]
+
+    ring = CudaRing(
+        CLIP, formats, plan_ring(CLIP, formats, depth=2, chunk_frames=4, backlog=1 << 20), torch.device("cuda", 1)
+    )
+
+    assert [slot.place for slot in ring.slots] == [0, 1, 0, 1, 0]
+    assert len({slot.staging[formats[0]].data_ptr() for slot in ring.slots}) == 2
+    assert len({slot.host[formats[0]].data_ptr() for slot in ring.slots}) == 5
+    chunk = Chunk(ring.slots[3], index=3, first_index=12, frames=4)
+    cuda.calls.clear()
+    ring.record_filled(chunk)
+    ring.transfer(chunk)
+    # What the copy waits for is the place's event; what the host waits for is the slot's own.
+    assert ("wait", ring.copy_stream, ring._decoded[1]) in cuda.calls
+    assert cuda.calls[-1] == ("synchronize", ring._copied[3])
+
+
 def test_waiting_for_a_copy_sleeps(recorded: Any) -> None:
     ring, _, _ = recorded
     assert all(event.options["blocking"] for event in (*ring._decoded, *ring._copied))
@@ -174,7 +220,7 @@ def test_closing_drains_the_copy_stream_before_the_memory_goes(recorded: Any) ->
 
 
 def test_memory_that_cannot_be_pinned_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    ring = SyncRing(CLIP, BOTH, depth=2, chunk_frames=2)
+    ring = SyncRing(CLIP, BOTH, plan_ring(CLIP, BOTH, depth=2, chunk_frames=2))
     empty = torch.empty
 
     def refuse(*size: int, pin_memory: bool = False, **rest: Any) -> torch.Tensor:
@@ -184,5 +230,5 @@ def test_memory_that_cannot_be_pinned_is_reported(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(torch, "empty", refuse)
     block = CudaRing._pinned_block(ring)  # type: ignore[arg-type]
-    assert ring.pinned is False and block.nbytes == ring._block_bytes()
+    assert ring.pinned is False and block.nbytes == ring._block_bytes(2)
     assert "could not be pinned (CUDA error: out of memory)" in ring.warnings[0]
