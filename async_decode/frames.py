@@ -12,6 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+if not hasattr(torch, "uint16"):
+    raise ImportError(
+        f"Async VAE Decode needs torch 2.3 or newer, which has 16-bit frames; this is {torch.__version__}"
+    )
+
 #: Frames as sinks see them: ``(T, H, W, C)``, in the sink's own pixel format, C-contiguous.
 FrameArray = npt.NDArray[np.float32] | npt.NDArray[np.uint16] | npt.NDArray[np.uint8]
 
