@@ -56,8 +56,9 @@ class DecoderOutput(Finish):
 
     Args:
         process_output: the VAE's own scaling to 0..1; gets a private copy, may work in place, must be elementwise.
-        dtype: the type in which scaling and quantising are computed: float32, unless ComfyUI runs with
-            ``--fp16-intermediates``.
+            Default: stock's.
+        dtype: the type in which scaling and quantising are computed. Default float32, which it is unless ComfyUI runs
+            with ``--fp16-intermediates``.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ class LiveRun:
     Args:
         pipeline: that runs.
         facts: what the caller knows of it, in plain types; goes along with everything.
-        clock: the time in seconds, for tests.
+        clock: the time in seconds, for tests. Default: the monotonic clock.
     """
 
     def __init__(
@@ -182,8 +182,8 @@ class RecentRuns:
     """The last runs, by id; the oldest are forgotten when there are too many or they take too much memory.
 
     Args:
-        most: how many runs.
-        most_spans: how many spans of runs that are over; the newest run is kept however many it has.
+        most: how many runs. Default 32.
+        most_spans: how many spans of runs that are over; the newest run is kept however many it has. Default 200,000.
     """
 
     def __init__(self, most: int = MOST_RUNS, most_spans: int = MOST_SPANS) -> None:

@@ -23,7 +23,7 @@ class Flow:
     memory from the copy on until the last sink is done with it. In a unified ring both are the same memory.
 
     Args:
-        poll: called in the decoding thread while it waits; what it raises ends the wait.
+        poll: called in the decoding thread while it waits; what it raises ends the wait. Default ``None``: nothing.
     """
 
     def __init__(self, poll: Callable[[], None] | None = None) -> None:

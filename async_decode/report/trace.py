@@ -37,9 +37,9 @@ def to_chrome_trace(
 
     Args:
         spans: in any order.
-        started_ns: what the trace counts from, on the clock of the spans; by default the start that ``report`` tells,
-            else the start of the first span. What is before it is cut off.
-        report: goes along as metadata.
+        started_ns: what the trace counts from, on the clock of the spans. What is before it is cut off. Default
+            ``None``: the start that ``report`` tells, else the start of the first span.
+        report: goes along as metadata. Default ``None``: none.
 
     Returns:
         Metadata events first, then complete events in order of their start, times in microseconds.

@@ -109,7 +109,7 @@ def streamed_tiles(
         decoder: the VAE.
         scale: from latents to pixels.
         tiling: which tiles, without windows.
-        cache_room: as in ``StreamedTiles``.
+        cache_room: as in ``StreamedTiles``. Default ``None``.
     """
     model: Any = decoder.model
     if not decoder.is_video or not _takes(_part(model, "decoder"), "feat_cache", "feat_idx"):

@@ -18,7 +18,7 @@ class Whole(Tap):
 
     Args:
         decoder: the VAE.
-        detail: one line for the report.
+        detail: one line for the report. Default: empty.
     """
 
     def __init__(self, decoder: VideoDecoder, *, detail: str = "") -> None:

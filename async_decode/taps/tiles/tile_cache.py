@@ -15,7 +15,7 @@ class TileCaches:
 
     Args:
         device: where the decoder wants them.
-        room: bytes that they may take there; ``None``: as many as they like.
+        room: bytes that they may take there. Default ``None``: as many as they like.
     """
 
     def __init__(self, device: torch.device, room: int | None = None) -> None:

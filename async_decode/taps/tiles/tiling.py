@@ -104,7 +104,7 @@ def blend_tiles(
         overlap: latents that neighbours share along each axis.
         scale: from latents to pixels.
         device: where the sums are kept: those of the tiles that share a place along the first axis.
-        skip: pixels along the first axis that nobody wants; tiles that only they depend on are not decoded.
+        skip: pixels along the first axis that nobody wants; tiles that only they depend on are not decoded. Default 0.
 
     Yields:
         float32 on ``device``, ``(1, C, …)``, in order and without gaps from ``skip`` on; valid until the next one is
