@@ -135,4 +135,6 @@ def test_a_folder_that_cannot_be_written_to(
     assert "filename_prefix 'read only/a'" in message
     assert str(read_only) in message
     assert "cannot be written to; choose another prefix" in message
+    # A run that could not begin is over, too.
+    assert not [run for run in client.get("/async_vae_decode/runs") if run["running"]]
     check_usable(client, server, models)
