@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -35,7 +36,8 @@ from . import vae as vae_side
 TAIL_INTERVAL = 0.05
 #: The longest side of a preview, in pixels.
 PREVIEW_SIZE = 512
-#: Under this key the report is in a node's ``ui`` output, hence in the history and in the ``executed`` event.
+#: Under this key the report is in a node's ``ui`` output, hence in the history and in the ``executed`` event. It is a
+#: text that holds JSON, because ComfyUI counts every object there as a file that a prompt has made.
 REPORT_KEY = "async_vae_decode"
 
 #: What a node says that is connected to an IMAGE output which was not asked for.
@@ -312,7 +314,8 @@ class _Run:
         self.poll()
         for warning in self.pipeline.report.warnings:
             logging.warning("Async VAE Decode: %s", warning)
-        shown = {**files, REPORT_KEY: [{**self.pipeline.report.to_json(), "run": self._events.run_id}]}
+        report = {**self.pipeline.report.to_json(), "run": self._events.run_id}
+        shown = {**files, REPORT_KEY: [json.dumps(report)]}
         if self._patience is not None:
             # Nobody takes the result of a task that was cancelled.
             logging.info("Async VAE Decode: another branch of the prompt has failed; what was decoded has been saved")

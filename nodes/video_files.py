@@ -18,6 +18,8 @@ from ..async_decode.sinks import H264_MP4, VIDEO_FORMATS, HardwareFormats, Sink,
 from ..async_decode.sinks.files import OutputNames
 from . import saving
 
+#: Under this key a node's ``ui`` output names what its player takes instead of the file.
+STAND_IN_KEY = "async_vae_decode_stand_in"
 #: The longest side of what stands in for a file that browsers do not play, in pixels.
 PROXY_SIDE = 768
 #: The quality of that, on H.264's scale; …
@@ -222,12 +224,13 @@ class VideoFile:
         return InputImpl.VideoFromFile(str(self._proxy.path if unreadable else self._file.path))
 
     def ui(self) -> dict[str, Any]:
-        """What the node shows: the file, or what browsers play instead."""
+        """What the node shows: the file, and the name of what browsers play instead, in ComfyUI's temporary folder."""
+        saved = ui.SavedResult(self._file.path.name, self._subfolder, io.FolderType.output)
+        shown = ui.PreviewVideo([saved]).as_dict()
         if self._proxy is not None and not self.format.in_browsers:
-            shown = ui.SavedResult(self._proxy.path.name, "", io.FolderType.temp)
-        else:
-            shown = ui.SavedResult(self._file.path.name, self._subfolder, io.FolderType.output)
-        return ui.PreviewVideo([shown]).as_dict()
+            # A text, because ComfyUI counts every object here as a file that a prompt has made.
+            shown[STAND_IN_KEY] = [self._proxy.path.name]
+        return shown
 
 
 def sound_of(audio: Any) -> Sound | None:

@@ -69,7 +69,7 @@ def fetch(server: str, prompt_id: str, out: Path) -> Iterator[Path]:
         outputs = json.load(answer)[prompt_id]["outputs"]
     for node in outputs.values():
         for report in node.get("async_vae_decode", []):
-            print(report["summary"])
+            print(json.loads(report)["summary"])
         for file in node.get("images", []):
             query = urllib.parse.urlencode({key: file[key] for key in ("filename", "subfolder", "type")})
             with urllib.request.urlopen(f"{server}/view?{query}") as content:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ def test_nodes_are_there_and_run(
     entry = front_end.wait(front_end.queue())
 
     assert entry["status"]["status_str"] == "success"
-    assert entry["outputs"][node]["async_vae_decode"][0]["outcome"] == "completed"
+    assert json.loads(entry["outputs"][node]["async_vae_decode"][0])["outcome"] == "completed"
     assert front_end.widget(node, "compression") == 1
     assert front_end.screenshot("nodes").stat().st_size > 10_000
 

@@ -264,7 +264,7 @@ def test_what_comes_from_the_cache_shows_the_run_that_made_it(front_end: FrontEn
     entry = front_end.wait(front_end.queue())
     scene.wait_for('shown && shown.outcome === "completed"')
 
-    assert entry["outputs"][scene.node]["async_vae_decode"][0]["run"] == ran["run"]
+    assert json.loads(entry["outputs"][scene.node]["async_vae_decode"][0])["run"] == ran["run"]
     assert scene.shown()["run"] == ran["run"]
 
 
@@ -281,7 +281,8 @@ def test_speaks_the_language_of_the_front_end(
     done = scene.finish(prompt_id)
     front_end.centre(scene.node)
     front_end.screenshot(f"pipeline-{language}", scene.node)
-    report = front_end.get(f"/history/{prompt_id}")[prompt_id]["outputs"][scene.node]["async_vae_decode"][0]
+    outputs = front_end.get(f"/history/{prompt_id}")[prompt_id]["outputs"]
+    report = json.loads(outputs[scene.node]["async_vae_decode"][0])
 
     assert [name for name in ("decode", "copy", "save") if said[name] not in running["text"]] == []
     assert said["framesOf"].format(count=running["written"], total=13) in running["text"]

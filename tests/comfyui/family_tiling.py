@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import itertools
+import json
 import logging
 import sys
 import tempfile
@@ -206,7 +207,7 @@ def short_of_memory(step: str, way: str) -> dict[str, Any]:
     finally:
         logging.getLogger().removeHandler(handler)
         hook.remove()
-    frames, report = result.images, result.ui["async_vae_decode"][0]
+    frames, report = result.images, json.loads(result.ui["async_vae_decode"][0])
     (warning,) = report["warnings"]
     delivered = int(warning.partition("from frame ")[2].split(" ")[0])
     numbers = {"tile_x": 64, "tile_y": 64, "overlap": TILE // 4, "tile_t": 9999, "overlap_t": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import struct
 import time
 from collections.abc import Callable
@@ -33,9 +34,13 @@ def files_of(server: Server, result: Result, node: Output) -> list[Path]:
 
 def report_of(result: Result, node: Output) -> dict[str, Any]:
     """The report that a node left in the history."""
-    (report,) = result.ui(node)["async_vae_decode"]
-    assert isinstance(report, dict)
+    (report,) = reports_of(result.ui(node))
     return report
+
+
+def reports_of(ui: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """The reports in a node's ``ui``: one for each time that it ran."""
+    return [json.loads(report) for report in ui["async_vae_decode"]]
 
 
 def wait_until(seen: Callable[[], Seen], what: str) -> Seen:

@@ -9,6 +9,7 @@ import torch
 
 from tests.comfyui.client import Client, Output, Prompt, Result
 from tests.comfyui.fixtures import Models, random_latent, write_latent
+from tests.comfyui.outputs import report_of
 from tests.comfyui.server import Server
 
 CHUNK_SIZES = (1, 3, 4, 7, 64)
@@ -58,7 +59,7 @@ def test_wan21(client: Client, models: Models, latents: int) -> None:
     for pair, frames in zip(pairs, ours, strict=True):
         assert torch.equal(frames, stock), f"chunk_size, buffer_depth = {pair}"
     for pair, decode in zip(pairs, decodes, strict=True):
-        report = result.ui(decode)["async_vae_decode"][0]
+        report = report_of(result, decode)
         assert (report["chunk_size"], report["buffer_depth"]) == pair
         decoding = report["decoding"]
         assert (decoding["kind"], decoding["exact"], decoding["bounded"]) == ("tapped", True, True)
@@ -77,7 +78,7 @@ def test_wan22(client: Client, models: Models, latents: int) -> None:
     assert stock.shape == (4 * latents - 3, 32, 48, 3)
     assert stock.std() > 0.05
     assert all(torch.equal(frames, stock) for frames in ours)
-    assert {result.ui(decode)["async_vae_decode"][0]["decoding"]["kind"] for decode in decodes} == {"tapped"}
+    assert {report_of(result, decode)["decoding"]["kind"] for decode in decodes} == {"tapped"}
 
 
 @pytest.mark.parametrize("latents", [1, 3])

@@ -7,7 +7,7 @@ import torch
 
 from tests.comfyui.client import Client, Prompt
 from tests.comfyui.fixtures import Models, random_latent
-from tests.comfyui.outputs import check_nothing_left, files_of, report_of
+from tests.comfyui.outputs import check_nothing_left, files_of, report_of, reports_of
 from tests.comfyui.server import Server
 
 
@@ -69,6 +69,6 @@ def test_a_list_of_latents_is_saved_batch_by_batch(client: Client, server: Serve
     got, wanted = files_of(server, result, ours), files_of(server, result, stock)
     assert len({path.name for path in got}) == len(got) == 7
     assert [path.read_bytes() for path in got] == [path.read_bytes() for path in wanted]
-    assert [report["frames"] for report in result.ui(ours)["async_vae_decode"]] == [3, 3, 1]
+    assert [report["frames"] for report in reports_of(result.ui(ours))] == [3, 3, 1]
     assert len({path.name for path in files_of(server, result, video)}) == 3
     check_nothing_left(server)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.comfyui.client import Client, Output, Prompt, Result
 from tests.comfyui.fixtures import Models, random_latent
+from tests.comfyui.outputs import report_of
 from tests.comfyui.server import Server
 from tests.engine.sink_tools import psnr, run_ffmpeg
 
@@ -160,7 +161,7 @@ def test_what_does_not_fit_into_the_files_is_said(server: Server, client: Client
 
     result = client.run(prompt, extra_pnginfo={"workflow": {"text": "x" * 70_000}})
 
-    (report,) = result.ui(node)["async_vae_decode"]
+    report = report_of(result, node)
     assert report["warnings"] == [
         "too long for a jpeg file, left out: workflow; webp and png files have no limit",
     ]

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from tests.comfyui.client import Client, Output, Prompt, PromptFailed, Result
+from tests.comfyui.outputs import report_of
 from tests.comfyui.server import Server
 
 WORKFLOW = {"nodes": [{"id": 1, "title": "é 漢"}], "version": 0.4}
@@ -99,7 +100,7 @@ def test_report_progress_and_metadata(server: Server, client: Client) -> None:
 
     result = client.run(prompt, extra_pnginfo={"workflow": WORKFLOW})
 
-    (report,) = result.ui(node)["async_vae_decode"]
+    report = report_of(result, node)
     assert report["decoding"]["kind"] == "images" and report["decoding"]["exact"] and report["outcome"] == "completed"
     assert (report["frames"], report["total_frames"], report["chunks"]) == (9, 9, 5)
     assert report["hidden_share"] is None

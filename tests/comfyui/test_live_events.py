@@ -13,6 +13,7 @@ import pytest
 
 from tests.comfyui.client import Client, Output, Prompt
 from tests.comfyui.fixtures import Models, random_latent
+from tests.comfyui.outputs import report_of
 from tests.comfyui.server import Server
 
 PROGRESS, ENDED = "async_vae_decode.progress", "async_vae_decode.ended"
@@ -51,7 +52,7 @@ def test_events_tell_a_run_from_beginning_to_end(client: Client, models: Models)
     assert sum(frames for *_, frames in saved) == 13
     assert ended["written"] == ended["total"] == 13
     assert ended["report"]["outcome"] == "completed"
-    assert result.ui(node)["async_vae_decode"][0]["run"] == ended["run"]
+    assert report_of(result, node)["run"] == ended["run"]
 
 
 def test_events_come_at_most_ten_times_a_second(client: Client, models: Models) -> None:
@@ -106,7 +107,7 @@ def test_failed_and_cancelled_runs_end_too(client: Client, models: Models) -> No
 
 def test_the_trace_of_a_run_is_downloaded(client: Client, models: Models) -> None:
     prompt, node = a_prompt(client, models)
-    run = client.run(prompt).ui(node)["async_vae_decode"][0]["run"]
+    run = report_of(client.run(prompt), node)["run"]
 
     with urllib.request.urlopen(f"{client.url}/async_vae_decode/runs/{run}/trace", timeout=60) as answer:
         trace = json.loads(answer.read())

@@ -62,10 +62,12 @@ function onNews(news) {
 /**
  * An output that comes from the cache brings the report of the run that made it.
  *
- * @param {{ node?: string, display_node?: string, output?: { async_vae_decode?: import("./pipeline_run.js").Report[] } }} detail
+ * @param {{ node?: string, display_node?: string, output?: { async_vae_decode?: string[] } }} detail
  */
 function onExecuted(detail) {
-  const report = detail?.output?.async_vae_decode?.[0];
+  const told = detail?.output?.async_vae_decode?.[0];
+  /** @type {import("./pipeline_run.js").Report | undefined} */
+  const report = told && JSON.parse(told);
   const id = detail?.display_node ?? detail?.node;
   if (!report?.run || id === undefined) return;
   const node = nodeAt(String(id));
