@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 
 from . import running
-from .tiling import tiling_inputs, tiling_of
+from .tiling import check_sizes, tiling_inputs, tiling_of
 from .vae import check_vae, latent_of
 
 
@@ -21,9 +21,18 @@ class AsyncVAEDecode(io.ComfyNode):
             display_name="Async VAE Decode",
             description="Decodes a latent as VAE Decode does, frame for frame the same, while finished frames are "
             "already on their way to the host: no second copy of the clip on the GPU.",
-            inputs=[*running.decode_inputs(), *tiling_inputs()],
+            inputs=[
+                *running.decode_inputs(),
+                *running.decode_ring_inputs(),
+                *running.advanced(tiling_inputs()),
+            ],
             outputs=[io.Image.Output(tooltip="The decoded frames, those of VAE Decode bit for bit.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, tile_size: int = 0, temporal_size: int = 0) -> bool:
+        check_sizes(tile_size, temporal_size)
+        return True
 
     @classmethod
     async def execute(

@@ -58,7 +58,7 @@ def _exr(given: Options, texts: Mapping[str, str], *, half: bool) -> ImageEncode
 
 
 def inputs() -> list[io.Input]:
-    """The inputs that both nodes have."""
+    """What is saved and where, in both nodes."""
     return [
         saving.filename_prefix_input("ComfyUI"),
         io.Combo.Input(
@@ -71,6 +71,13 @@ def inputs() -> list[io.Input]:
             "and workflow are in all of them; dropped on the canvas, png and webp bring the workflow back.",
         ),
         io.Int.Input(
+            "quality",
+            default=95,
+            min=1,
+            max=100,
+            tooltip="Of jpeg and webp: 100 is best and largest. From 90 on, jpeg keeps colour at full resolution.",
+        ),
+        io.Int.Input(
             "compression",
             default=4,
             min=0,
@@ -79,13 +86,12 @@ def inputs() -> list[io.Input]:
             "largest, 9 slowest and smallest, 4 is what Save Image uses. For png, 1 is about 2.5 times as fast as 4, "
             "with files about a fifth larger.",
         ),
-        io.Int.Input(
-            "quality",
-            default=95,
-            min=1,
-            max=100,
-            tooltip="Of jpeg and webp: 100 is best and largest. From 90 on, jpeg keeps colour at full resolution.",
-        ),
+    ]
+
+
+def further_inputs() -> list[io.Input]:
+    """The rest of what both nodes have."""
+    return [
         io.Combo.Input(
             "input_color_space",
             options=COLOR_SPACES,

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
-from . import frame_files, running
+from . import frame_files, running, saving
 
 
 class AsyncSaveFrames(io.ComfyNode):
@@ -19,11 +19,21 @@ class AsyncSaveFrames(io.ComfyNode):
             display_name="Async Save Frames",
             description="Saves every frame as an image, as Save Image does, several at once, while other nodes of the "
             "workflow go on.",
-            inputs=[*running.images_inputs(), *frame_files.inputs()],
+            inputs=[
+                *running.images_inputs(),
+                *frame_files.inputs(),
+                *running.images_ring_inputs(),
+                *running.advanced(frame_files.further_inputs()),
+            ],
             outputs=[io.Image.Output(display_name="images", tooltip="The frames, as they came in.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str = "") -> bool:
+        saving.check_prefix(filename_prefix)
+        return True
 
     @classmethod
     async def execute(

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
-from . import running, video_files
+from . import running, saving, video_files
 
 
 class AsyncSaveVideo(io.ComfyNode):
@@ -19,7 +19,12 @@ class AsyncSaveVideo(io.ComfyNode):
             display_name="Async Save Video",
             description="Encodes frames into a video file, as Create Video and Save Video do, while other nodes of the "
             "workflow go on.",
-            inputs=[*running.images_inputs(), *video_files.inputs()],
+            inputs=[
+                *running.images_inputs(),
+                *video_files.inputs(),
+                *running.images_ring_inputs(),
+                *running.advanced(video_files.further_inputs()),
+            ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The video, backed by the file."),
                 io.Image.Output(display_name="images", tooltip="The frames, as they came in."),
@@ -27,6 +32,18 @@ class AsyncSaveVideo(io.ComfyNode):
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        filename_prefix: str = "",
+        format: str = video_files.DEFAULT_FORMAT,
+        quality: int | None = None,
+        fps: float = 24.0,
+    ) -> bool:
+        saving.check_prefix(filename_prefix)
+        video_files.check(format, quality, fps)
+        return True
 
     @classmethod
     async def execute(
@@ -41,6 +58,6 @@ class AsyncSaveVideo(io.ComfyNode):
         _, height, width, channels = images.shape
         file = video_files.VideoFile(cls.hidden, filename_prefix, width, height, channels, images.device, **options)
         shown = await running.run_images(
-            images, file.sinks, chunk_size=chunk_size, buffer_depth=buffer_depth, files=file.ui
+            images, file.sinks, chunk_size=chunk_size, buffer_depth=buffer_depth, files=file.ui, notes=file.notes
         )
         return io.NodeOutput(file.video(), images, ui=shown)

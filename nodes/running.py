@@ -20,7 +20,6 @@ import comfy.utils
 import torch
 from comfy import model_management
 from comfy_api.v0_0_2 import io
-from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..async_decode import Clip, DecodeError, Decoding, FinishedFrames, FramePipeline, Tap
 from ..async_decode.device.ring import plan_ring
@@ -28,7 +27,7 @@ from ..async_decode.pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
 from ..async_decode.pipeline.stages import formats_of
 from ..async_decode.sinks import PreviewSink, Sink, TensorSink
 from ..async_decode.taps import Ladder, Tiling
-from . import cancels, events
+from . import cancels, events, image_output
 from . import tiling as tiling_side
 from . import vae as vae_side
 
@@ -39,12 +38,6 @@ PREVIEW_SIZE = 512
 #: Under this key the report is in a node's ``ui`` output, hence in the history and in the ``executed`` event. It is a
 #: text that holds JSON, because ComfyUI counts every object there as a file that a prompt has made.
 REPORT_KEY = "async_vae_decode"
-
-#: What a node says that is connected to an IMAGE output which was not asked for.
-NO_IMAGES = (
-    "This node gives IMAGE only with its widget output_images switched on, because a long clip does not fit in memory "
-    "as IMAGE. Switch output_images on and queue again."
-)
 
 CATEGORY = "latent/async"
 
@@ -60,24 +53,38 @@ def schema(**definition: Any) -> io.Schema:
     return io.Schema(category=CATEGORY, **definition, **{key: value for key, value in optional.items() if key in known})
 
 
+def advanced(inputs: Sequence[io.Input]) -> list[io.Input]:
+    """``inputs``, marked as what most people leave alone; older cores have no word for it."""
+    for one in inputs:
+        if hasattr(one, "advanced"):
+            one.advanced = True
+    return list(inputs)
+
+
 def decode_inputs() -> list[io.Input]:
-    """The inputs that every decode node begins with."""
+    """What every decode node decodes, and with what."""
     return [
         io.Latent.Input("samples", tooltip="The latent to be decoded: video, or a batch of images."),
         io.Vae.Input("vae", tooltip="The VAE that belongs to the model that made the latent."),
-        *_ring_inputs(
-            "Frames that travel together to the host and to the writers (for image VAEs: images decoded at a "
-            "time). It never changes the frames of a video. Smaller starts saving sooner, larger costs less overhead."
-        ),
     ]
 
 
 def images_inputs() -> list[io.Input]:
-    """The inputs that every node begins with that takes frames which are there already."""
-    return [
-        io.Image.Input("images", tooltip="The frames to be saved. They are not copied as a whole."),
-        *_ring_inputs("Frames that travel together to the writers. Smaller starts saving sooner."),
-    ]
+    """What every node saves that takes frames which are there already."""
+    return [io.Image.Input("images", tooltip="The frames to be saved. They are not copied as a whole.")]
+
+
+def decode_ring_inputs() -> list[io.Input]:
+    """How frames travel in a decode node."""
+    return _ring_inputs(
+        "Frames that travel together to the host and to the writers (for image VAEs: images decoded at a time). It "
+        "never changes the frames of a video. Smaller starts saving sooner, larger costs less overhead."
+    )
+
+
+def images_ring_inputs() -> list[io.Input]:
+    """How frames travel that are there already."""
+    return _ring_inputs("Frames that travel together to the writers. Smaller starts saving sooner.")
 
 
 def _ring_inputs(chunk_size: str) -> list[io.Input]:
@@ -92,16 +99,6 @@ def _ring_inputs(chunk_size: str) -> list[io.Input]:
             "after the other, as a baseline to compare with.",
         ),
     ]
-
-
-def output_images_input() -> io.Input:
-    """The switch that the saving nodes have for their IMAGE output."""
-    return io.Boolean.Input(
-        "output_images",
-        default=False,
-        tooltip="Also give the frames as IMAGE. Off, memory does not grow with the clip; on, the whole clip is held in "
-        "memory as float32.",
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +128,7 @@ async def run(
     output_images: bool,
     tiling: Tiling | None = None,
     files: FilesShown = dict,
+    notes: Sequence[str] = (),
 ) -> Result:
     """Decode ``latent`` into ``sinks``; return when all of them have closed.
 
@@ -143,6 +141,7 @@ async def run(
         output_images: make the IMAGE as well.
         tiling: tiles and windows that the user asked for.
         files: what the node shows of its files.
+        notes: what the report is to say beside its own warnings.
 
     Raises:
         InterruptProcessingException: the user cancelled.
@@ -158,6 +157,7 @@ async def run(
         device=vae.device,
         finish=vae_side.output_of(vae),
     )
+    running.pipeline.warnings.extend(notes)
     ring_bytes = _ring_bytes(vae, latent, sinks, chunk_size, buffer_depth)
 
     def make_room(tap: Tap) -> None:
@@ -181,12 +181,18 @@ async def run(
                 if ladder.warning is not None:
                     pipeline.warnings.append(ladder.warning)
         await running.wait(pipeline.end())
-    image = ExecutionBlocker(NO_IMAGES) if images is None else _image_of(images, vae)
+    image = image_output.blocker() if images is None else _image_of(images, vae)
     return Result(images=image, ui=running.ui(files()))
 
 
 async def run_images(
-    images: torch.Tensor, sinks: Sequence[Sink], *, chunk_size: int, buffer_depth: int, files: FilesShown
+    images: torch.Tensor,
+    sinks: Sequence[Sink],
+    *,
+    chunk_size: int,
+    buffer_depth: int,
+    files: FilesShown,
+    notes: Sequence[str] = (),
 ) -> dict[str, list[Any]]:
     """Hand frames that are there already to ``sinks``, a few at a time; return when all of them have closed.
 
@@ -196,6 +202,7 @@ async def run_images(
         chunk_size: frames a chunk.
         buffer_depth: slots of the ring.
         files: what the node shows of its files.
+        notes: what the report is to say beside its own warnings.
 
     Returns:
         What the node shows, and the report.
@@ -213,6 +220,7 @@ async def run_images(
         total_frames=images.shape[0],
         decoding=Decoding("images", exact=True, bounded=True),
     )
+    running.pipeline.warnings.extend(notes)
     with running as pipeline:
         with vae_side.device_context(images.device):
             closing = pipeline.feed(images)

@@ -6,9 +6,13 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
-from . import frame_files, running
-from .tiling import tiling_inputs, tiling_of
+from . import frame_files, running, saving
+from .image_output import is_connected, output_images_input
+from .tiling import check_sizes, tiling_inputs, tiling_of
 from .vae import check_vae, frame_size, latent_of
+
+#: The number of the IMAGE output.
+IMAGES = 0
 
 
 class AsyncVAEDecodeSaveFrames(io.ComfyNode):
@@ -24,13 +28,23 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
             inputs=[
                 *running.decode_inputs(),
                 *frame_files.inputs(),
-                running.output_images_input(),
-                *tiling_inputs(),
+                *running.decode_ring_inputs(),
+                *running.advanced([*frame_files.further_inputs(), output_images_input(), *tiling_inputs()]),
             ],
-            outputs=[io.Image.Output(display_name="images", tooltip="The frames, only with output_images on.")],
+            outputs=[io.Image.Output(display_name="images", tooltip="The frames, made when connected.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str = "", tile_size: int = 0, temporal_size: int = 0) -> bool:
+        saving.check_prefix(filename_prefix)
+        check_sizes(tile_size, temporal_size)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> bool:
+        return is_connected(IMAGES)
 
     @classmethod
     async def execute(
@@ -62,7 +76,7 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
             [files.sink],
             chunk_size=chunk_size,
             buffer_depth=buffer_depth,
-            output_images=output_images,
+            output_images=output_images or is_connected(IMAGES),
             tiling=tiling,
             files=files.ui,
         )

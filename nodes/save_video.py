@@ -6,9 +6,13 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
-from . import running, video_files
-from .tiling import tiling_inputs, tiling_of
-from .vae import check_vae, frame_size, latent_of
+from . import running, saving, video_files
+from .image_output import is_connected, output_images_input
+from .tiling import check_sizes, tiling_inputs, tiling_of
+from .vae import check_vae, clips_note, frame_size, latent_of
+
+#: The number of the IMAGE output.
+IMAGES = 1
 
 
 class AsyncVAEDecodeSaveVideo(io.ComfyNode):
@@ -24,16 +28,35 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
             inputs=[
                 *running.decode_inputs(),
                 *video_files.inputs(),
-                running.output_images_input(),
-                *tiling_inputs(),
+                *running.decode_ring_inputs(),
+                *running.advanced([*video_files.further_inputs(), output_images_input(), *tiling_inputs()]),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The video, backed by the file."),
-                io.Image.Output(display_name="images", tooltip="The frames, only with output_images on."),
+                io.Image.Output(display_name="images", tooltip="The frames, made when connected."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        filename_prefix: str = "",
+        format: str = video_files.DEFAULT_FORMAT,
+        quality: int | None = None,
+        fps: float = 24.0,
+        tile_size: int = 0,
+        temporal_size: int = 0,
+    ) -> bool:
+        saving.check_prefix(filename_prefix)
+        video_files.check(format, quality, fps)
+        check_sizes(tile_size, temporal_size)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> bool:
+        return is_connected(IMAGES)
 
     @classmethod
     async def execute(
@@ -62,8 +85,9 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
             file.sinks,
             chunk_size=chunk_size,
             buffer_depth=buffer_depth,
-            output_images=output_images,
+            output_images=output_images or is_connected(IMAGES),
             tiling=tiling,
             files=file.ui,
+            notes=[*file.notes, *clips_note(vae, latent)],
         )
         return io.NodeOutput(file.video(), result.images, ui=result.ui)

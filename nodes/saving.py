@@ -14,6 +14,9 @@ from comfy_api.v0_0_2 import io
 from ..async_decode import SinkError
 from ..async_decode.sinks.files import OutputNames
 
+#: Save Image's, for those who delete what is in the widget.
+DEFAULT_PREFIX = "ComfyUI"
+
 
 def filename_prefix_input(default: str) -> io.Input:
     """The input that every saving node has."""
@@ -22,6 +25,25 @@ def filename_prefix_input(default: str) -> io.Input:
         default=default,
         tooltip="The prefix of the file to save, folders inside the output folder included. It may hold what Save "
         "Image's prefix may, such as %date:yyyy-MM-dd% or %Empty Latent Image.width%.",
+    )
+
+
+def check_prefix(filename_prefix: str) -> None:
+    """Refuse a prefix that leads out of ComfyUI's output folder, without making any folder.
+
+    Raises:
+        SinkError: it does.
+    """
+    output = os.path.abspath(folder_paths.get_output_directory())
+    folder = os.path.abspath(os.path.join(output, os.path.dirname(os.path.normpath(filename_prefix))))
+    # Never one without the other, not even on different drives.
+    if folder != output and not folder.startswith(os.path.join(output, "")):
+        raise _leads_out(filename_prefix)
+
+
+def _leads_out(filename_prefix: str) -> SinkError:
+    return SinkError(
+        f"filename_prefix {filename_prefix!r} leads out of the output folder; use a name, or a subfolder inside it"
     )
 
 
@@ -51,13 +73,16 @@ def target_of(filename_prefix: str, width: int, height: int) -> Target:
     """Resolve ``filename_prefix`` as stock's saving nodes do.
 
     Args:
-        filename_prefix: may hold folders and the variables that stock knows, such as ``%date:yyyy-MM-dd%``.
+        filename_prefix: may hold folders and the variables that stock knows, such as ``%date:yyyy-MM-dd%``; an empty
+            one is ``DEFAULT_PREFIX``.
         width: of the frames, in pixels; ``height`` likewise.
 
     Raises:
         SinkError: the prefix leads out of the output folder, or its folder cannot be made or written to.
     """
     output = folder_paths.get_output_directory()
+    if os.path.normpath(filename_prefix.strip()) == ".":
+        filename_prefix = DEFAULT_PREFIX
     try:
         folder, filename, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, output, width, height
@@ -69,9 +94,7 @@ def target_of(filename_prefix: str, width: int, height: int) -> Target:
         ) from error
     except Exception as error:
         # Stock raises a bare Exception for a path outside of the output folder.
-        raise SinkError(
-            f"filename_prefix {filename_prefix!r} leads out of the output folder; use a name, or a subfolder inside it"
-        ) from error
+        raise _leads_out(filename_prefix) from error
     if not os.access(folder, os.W_OK):
         raise SinkError(
             f"filename_prefix {filename_prefix!r}: the folder {folder} cannot be written to; choose another prefix, or "

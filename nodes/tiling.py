@@ -27,6 +27,8 @@ from . import vae as vae_side
 FALLBACK_TILE, FALLBACK_WINDOW, FALLBACK_WINDOW_OVERLAP = 256, 64, 8
 #: Side of a tile in latents, and its overlap, with which ComfyUI's fallback decodes images.
 FALLBACK_IMAGE_TILE, FALLBACK_IMAGE_OVERLAP = 64, 16
+#: The smallest tile in pixels and the smallest window in frames, as VAE Decode (Tiled) takes them, and the largest.
+LEAST_TILE, LEAST_WINDOW, MOST = 64, 8, 4096
 #: Share of the device's memory that a try may be estimated to need, and of the host's that it may fill.
 SHARE_OF_DEVICE, SHARE_OF_HOST = 0.8, 0.5
 
@@ -38,7 +40,7 @@ def tiling_inputs() -> list[io.Input]:
             "tile_size",
             default=0,
             min=0,
-            max=4096,
+            max=MOST,
             step=32,
             optional=True,
             tooltip="Decode in tiles of so many pixels a side, for little memory, as VAE Decode (Tiled) does; at least "
@@ -48,7 +50,7 @@ def tiling_inputs() -> list[io.Input]:
             "overlap",
             default=64,
             min=0,
-            max=4096,
+            max=MOST,
             step=32,
             optional=True,
             tooltip="Pixels that neighbouring tiles share. Only used with tile_size.",
@@ -57,7 +59,7 @@ def tiling_inputs() -> list[io.Input]:
             "temporal_size",
             default=0,
             min=0,
-            max=4096,
+            max=MOST,
             step=4,
             optional=True,
             tooltip="Only used for video VAEs: amount of frames to decode at a time, as VAE Decode (Tiled) does; at "
@@ -67,12 +69,23 @@ def tiling_inputs() -> list[io.Input]:
             "temporal_overlap",
             default=8,
             min=0,
-            max=4096,
+            max=MOST,
             step=4,
             optional=True,
             tooltip="Only used for video VAEs: amount of frames to overlap. Only used with temporal_size.",
         ),
     ]
+
+
+def check_sizes(tile_size: int, temporal_size: int) -> None:
+    """Refuse sizes that are neither off nor large enough.
+
+    Raises:
+        DecodeError: the message names the input, its value and what it takes.
+    """
+    for name, size, least in (("tile_size", tile_size, LEAST_TILE), ("temporal_size", temporal_size, LEAST_WINDOW)):
+        if size and not least <= size <= MOST:
+            raise DecodeError(f"{name}: expected 0, which is off, or {least} to {MOST}, got {size}")
 
 
 def tiling_of(
@@ -85,9 +98,7 @@ def tiling_of(
     Raises:
         DecodeError: a size is too small.
     """
-    for name, size, least in (("tile_size", tile_size, 64), ("temporal_size", temporal_size, 8)):
-        if 0 < size < least:
-            raise DecodeError(f"{name}: expected 0, which is off, or at least {least}, got {size}")
+    check_sizes(tile_size, temporal_size)
     tile = window = None
     window_overlap = 1
     if tile_size > 0:

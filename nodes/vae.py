@@ -59,6 +59,16 @@ def _with_time(latent: torch.Tensor, vae: Any) -> torch.Tensor:
     return latent.unsqueeze(2)
 
 
+def clips_note(vae: Any, latent: torch.Tensor) -> list[str]:
+    """What is to be said where several clips follow each other in one video."""
+    if not is_video(vae) or latent.shape[0] == 1:
+        return []
+    return [
+        f"the latent holds {latent.shape[0]} clips, which follow each other in one video; for a video each, take them "
+        "apart with Latent From Batch"
+    ]
+
+
 def is_video(vae: Any) -> bool:
     """Whether ``vae`` decodes latents with a time axis."""
     return getattr(vae, "latent_dim", 2) == 3

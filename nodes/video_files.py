@@ -28,6 +28,12 @@ PROXY_CRF = 26
 READABLE_CRF = 14
 
 
+#: The format that the widget begins with.
+DEFAULT_FORMAT = next(iter(VIDEO_FORMATS))
+#: Frames a second that the widget takes.
+LEAST_FPS, MOST_FPS = 0.01, 1000.0
+
+
 def formats() -> dict[str, VideoFormat]:
     """The formats by their names in the widget: those of software, then those of hardware that is known to work.
 
@@ -48,22 +54,13 @@ def _hardware() -> HardwareFormats:
 
 
 def inputs() -> list[io.Input]:
-    """The inputs that both nodes have."""
+    """What is saved and where, in both nodes."""
     return [
         saving.filename_prefix_input("video/ComfyUI"),
-        io.Float.Input(
-            "fps",
-            default=24.0,
-            min=0.01,
-            max=1000.0,
-            step=0.001,
-            tooltip="Frames per second. 23.976, 29.97 and 59.94 are taken as 24000/1001, 30000/1001 and 60000/1001. "
-            "GIF knows at most 50, WebP 100.",
-        ),
         io.Combo.Input(
             "format",
             options=list(formats()),
-            default=next(iter(VIDEO_FORMATS)),
+            default=DEFAULT_FORMAT,
             tooltip="mp4 (H.264) plays everywhere. 4:4:4 keeps sharp coloured edges, few players take it. H.265 and "
             "AV1 make smaller files, their 10-bit forms smoother gradients. VP9 (and ProRes 4444, FFV1, GIF, WebP) "
             "keep alpha. FFV1 is lossless: the very frames come back. ProRes is for editing. A GIF gets a palette of "
@@ -81,6 +78,25 @@ def inputs() -> list[io.Input]:
             "of H.264. AV1: 1 to 63, 30 is usual. VP9: 0 (lossless) to 63, 31 is usual. WebP: 0 is lossless, then 1 to "
             "63. Hardware: 1 to 51. ProRes, FFV1 and GIF have no such choice.",
         ),
+        # Frame rates come out of other nodes as either.
+        io.MultiType.Input(
+            io.Float.Input(
+                "fps",
+                default=24.0,
+                min=LEAST_FPS,
+                max=MOST_FPS,
+                step=0.001,
+                tooltip="Frames per second. 23.976, 29.97 and 59.94 are taken as 24000/1001, 30000/1001 and "
+                "60000/1001. GIF knows at most 50, WebP 100.",
+            ),
+            types=[io.Int],
+        ),
+    ]
+
+
+def further_inputs() -> list[io.Input]:
+    """The rest of what both nodes have."""
+    return [
         io.Combo.Input(
             "preset",
             options=list(H264_MP4.presets),
@@ -150,6 +166,7 @@ class VideoFile:
 
     Attributes:
         sinks: who takes the frames.
+        notes: what the report is to say of the widgets.
 
     Raises:
         SinkError: a value is none that the format takes; as ``saving.target_of``.
@@ -174,18 +191,20 @@ class VideoFile:
         trim_to_audio: bool = False,
         convert_on_gpu: bool = True,
     ) -> None:
+        check(format, quality, fps)
         video = formats()[format]
-        _check(format, video, quality, fps)
         sound = sound_of(audio)
+        self.notes: list[str] = []
         if trim_to_audio and sound is None:
-            raise SinkError("trim_to_audio: there is no audio to end with; connect audio, or switch trim_to_audio off")
+            trim_to_audio = False
+            self.notes.append("trim_to_audio: there is no audio to end with, so the video has all frames")
         target = saving.target_of(filename_prefix, width, height)
         keeps_alpha = channels == 4 and video.alpha_format is not None
         self.format = video
         self._subfolder = target.subfolder
         # What the file and its stand-in have in common.
         shared: dict[str, Any] = {
-            "fps": fps,
+            "fps": float(fps),
             "sound": sound,
             "trim_to_sound": trim_to_audio,
             "ping_pong": ping_pong,
@@ -258,12 +277,30 @@ def sound_of(audio: Any) -> Sound | None:
         raise SinkError(f"audio: {error}; convert it first") from error
 
 
-def _check(format: str, video: VideoFormat, quality: int, fps: float) -> None:
-    """Refuse, by the widgets' names, what the engine would refuse by its own."""
-    if video.crf_range is not None:
+def check(format: str, quality: int | None, fps: Any) -> None:
+    """Refuse, by the widgets' names, what the engine would refuse by its own.
+
+    Args:
+        format: one of ``formats()``.
+        quality: on the format's scale; ``None``: nobody knows it yet.
+        fps: frames a second.
+
+    Raises:
+        SinkError: the message names the value and what the format takes.
+    """
+    video = formats().get(format)
+    if video is None:
+        raise SinkError(f"format: {format!r} is none that this machine can write; choose one of {', '.join(formats())}")
+    if video.crf_range is not None and quality is not None:
         best, worst = video.crf_range
         if not best <= quality <= worst:
             raise SinkError(f"quality: {format} takes {best:g} (best) to {worst:g} (smallest), got {quality}")
+    try:
+        fps = float(fps)
+    except (TypeError, ValueError):
+        raise SinkError(f"fps: expected a number of frames a second, got {fps!r}") from None
+    if not LEAST_FPS <= fps <= MOST_FPS:
+        raise SinkError(f"fps: expected {LEAST_FPS:g} to {MOST_FPS:g} frames a second, got {fps:g}")
     if video.max_rate is not None and fps > video.max_rate:
         raise SinkError(f"fps: {format} knows at most {video.max_rate} frames a second, got {fps:g}; choose fewer")
 

@@ -92,10 +92,18 @@ def test_numbers_out_of_range_are_refused_by_comfyui(
 
 
 @pytest.mark.parametrize("node_type", NODES)
-def test_tiles_that_are_too_small(client: Client, models: Models, node_type: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "least"), [("tile_size", 32, 64), ("temporal_size", 4, 8), ("tile_size", 5000, 64)]
+)
+def test_tiles_that_are_too_small_are_refused_when_queued(
+    client: Client, models: Models, node_type: str, name: str, value: int, least: int
+) -> None:
     prompt = Prompt()
     vae = models.load(prompt, "wan21")
-    add_node(client, prompt, node_type, random_latent(prompt, *GOOD), vae, tile_size=32)
-    result = client.run(prompt, check=False)
-    assert result.error is not None
-    assert "tile_size: expected 0, which is off, or at least 64, got 32" in result.error["exception_message"]
+    node = add_node(client, prompt, node_type, random_latent(prompt, *GOOD), vae, **{name: value})
+
+    with pytest.raises(PromptRejected) as refused:
+        client.queue(prompt)
+
+    (error,) = refused.value.node_errors[node.node]["errors"]
+    assert error["details"] == f"{name}: expected 0, which is off, or {least} to 4096, got {value}"

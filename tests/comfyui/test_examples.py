@@ -155,5 +155,5 @@ def _widgets(node: dict[str, Any]) -> list[tuple[str, tuple[Any, dict[str, Any]]
     return [
         (name, (spec[0], spec[1] if len(spec) > 1 else {}))
         for name, spec in inputs.items()
-        if isinstance(spec[0], list) or spec[0] in {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+        if isinstance(spec[0], list) or spec[0] in {"INT", "FLOAT", "FLOAT,INT", "STRING", "BOOLEAN", "COMBO"}
     ]

@@ -1,4 +1,4 @@
-"""The saving nodes give an IMAGE only when asked for it, and say so when somebody is connected all the same."""
+"""The saving nodes give an IMAGE where somebody is connected, and when asked for it; else none is made."""
 
 from __future__ import annotations
 
@@ -15,25 +15,48 @@ NODES = {"AsyncVAEDecodeSaveFrames": 0, "AsyncVAEDecodeSaveVideo": 1}
 
 
 @pytest.mark.parametrize(("node_type", "index"), NODES.items())
-def test_off_the_next_node_is_blocked_and_told_which_widget(
-    client: Client, server: Server, models: Models, node_type: str, index: int
-) -> None:
+def test_a_link_alone_is_enough(client: Client, server: Server, models: Models, node_type: str, index: int) -> None:
     prompt = Prompt()
     samples, vae = random_latent(prompt, 1, 16, 2, 2, 3), models.load(prompt, "wan21")
     node = client.add(prompt, node_type, samples=samples, vae=vae, filename_prefix="off/a")
+    ours = prompt.add("TestSaveTensor", images=Output(node.node, index))
+    stock = prompt.add("TestSaveTensor", images=prompt.add("VAEDecode", samples=samples, vae=vae))
+
+    result = client.run(prompt)
+
+    assert client.events_of("execution_error") == []
+    assert torch.equal(client.tensor(result, ours), client.tensor(result, stock))
+    assert files_of(server, result, node)
+
+
+@pytest.mark.parametrize(("node_type", "index"), NODES.items())
+def test_a_link_that_is_added_later_gets_it_too(
+    client: Client, server: Server, models: Models, node_type: str, index: int
+) -> None:
+    prompt = Prompt()
+    samples, vae = random_latent(prompt, 1, 16, 2, 2, 3, seed=index), models.load(prompt, "wan21")
+    node = client.add(prompt, node_type, samples=samples, vae=vae, filename_prefix="later/a")
+    client.run(prompt)
     connected = prompt.add("TestSaveTensor", images=Output(node.node, index))
 
-    prompt_id = client.queue(prompt)
-    result = client.wait(prompt_id)
+    first, again = client.run(prompt), client.run(prompt)
 
-    # As for any blocker that speaks: the front end shows an error at the node that was connected, the rest succeeds.
-    assert result.ok
-    (event,) = client.events_of("execution_error", prompt_id=prompt_id)
-    assert event.data["node_id"] == connected.node
-    assert "output_images" in event.data["exception_message"]
-    assert result.ui(connected) == {}
-    assert files_of(server, result, node)
-    assert report_of(result, node)["frames"] == 5
+    assert node.node not in first.cached
+    assert first.ui(connected)["tensor"][0]["shape"] == [5, 16, 24, 3]
+    # What it depends on has not changed.
+    assert node.node in again.cached
+
+
+def test_without_a_link_none_is_made(client: Client, models: Models) -> None:
+    prompt = Prompt()
+    samples, vae = random_latent(prompt, 1, 16, 2, 2, 3), models.load(prompt, "wan21")
+    node = client.add(prompt, "AsyncVAEDecodeSaveVideo", samples=samples, vae=vae, filename_prefix="none/a")
+    # The VIDEO is another output.
+    prompt.add("TestGate", anything=node, gate="none is made")
+
+    result = client.run(prompt)
+
+    assert report_of(result, node)["ring_bytes_host"] == 0, report_of(result, node)
 
 
 @pytest.mark.parametrize(("node_type", "index"), NODES.items())

@@ -36,7 +36,7 @@ def test_the_nodes_inputs_and_outputs(client: Client) -> None:
         inputs = node["input"]
         assert node["output"] == outputs
         assert node["output_node"] is (name != "AsyncVAEDecode")
-        assert list(inputs["required"])[:4] == ["samples", "vae", "chunk_size", "buffer_depth"]
+        assert list(inputs["required"])[:2] == ["samples", "vae"]
         assert (inputs["required"]["samples"][0], inputs["required"]["vae"][0]) == ("LATENT", "VAE")
         assert (inputs["required"]["chunk_size"][1]["default"], inputs["required"]["buffer_depth"][1]["default"]) == (
             4,

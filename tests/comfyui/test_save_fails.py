@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.comfyui.client import Client, Output, Prompt
+from tests.comfyui.client import Client, Output, Prompt, PromptRejected
 from tests.comfyui.fixtures import Models, random_latent
 from tests.comfyui.outputs import check_usable, names_in
 from tests.comfyui.server import Server
@@ -91,10 +91,12 @@ def test_a_prefix_that_leads_out_of_the_output_folder(
 ) -> None:
     prompt, node = saving(client, models, node_type, prefix)
 
-    message = error_of(client, prompt, node)
+    with pytest.raises(PromptRejected) as refused:
+        client.queue(prompt)
 
-    assert f"filename_prefix {prefix!r} leads out of the output folder" in message
-    assert "use a name, or a subfolder inside it" in message
+    (error,) = refused.value.node_errors[node.node]["errors"]
+    assert f"filename_prefix {prefix!r} leads out of the output folder" in error["details"]
+    assert "use a name, or a subfolder inside it" in error["details"]
     assert not (server.base / "outside").exists()
     check_usable(client, server, models)
 

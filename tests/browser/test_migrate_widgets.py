@@ -1,0 +1,140 @@
+"""Workflows of the time when the widgets had another order: the same values come out, however they are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.browser.front_end import FrontEnd, Renderer
+
+#: The nodes as they were saved: every value another one than the widget's default, in the former order.
+FORMER: dict[str, dict[str, Any]] = {
+    "AsyncVAEDecodeSaveVideo": {
+        "chunk_size": 5,
+        "buffer_depth": 2,
+        "filename_prefix": "video/former",
+        "fps": 23.976,
+        "format": "webm (VP9)",
+        "quality": 31,
+        "preset": "slow",
+        "output_images": True,
+        "ping_pong": True,
+        "loop_count": 2,
+        "trim_to_audio": True,
+        "convert_on_gpu": False,
+        "tile_size": 256,
+        "overlap": 32,
+        "temporal_size": 64,
+        "temporal_overlap": 12,
+    },
+    "AsyncSaveVideo": {
+        "chunk_size": 5,
+        "buffer_depth": 2,
+        "filename_prefix": "video/former",
+        "fps": 23.976,
+        "format": "webm (VP9)",
+        "quality": 31,
+        "preset": "slow",
+        "ping_pong": True,
+        "loop_count": 2,
+        "trim_to_audio": True,
+        "convert_on_gpu": False,
+    },
+    "AsyncVAEDecodeSaveFrames": {
+        "chunk_size": 5,
+        "buffer_depth": 2,
+        "filename_prefix": "former",
+        "format": "exr half",
+        "compression": 7,
+        "quality": 80,
+        "input_color_space": "linear",
+        "writers": 3,
+        "output_images": True,
+        "tile_size": 256,
+        "overlap": 32,
+        "temporal_size": 64,
+        "temporal_overlap": 12,
+    },
+    "AsyncSaveFrames": {
+        "chunk_size": 5,
+        "buffer_depth": 2,
+        "filename_prefix": "former",
+        "format": "jpeg",
+        "compression": 7,
+        "quality": 80,
+        "input_color_space": "HDR",
+        "writers": 3,
+    },
+}
+
+
+def values_of(front_end: FrontEnd, node: str) -> dict[str, Any]:
+    """Every widget's value in the prompt that would be queued."""
+    inputs: dict[str, Any] = front_end.prompt()[node]["inputs"]
+    return {name: value for name, value in inputs.items() if not isinstance(value, list)}
+
+
+@pytest.mark.parametrize("node_type", FORMER)
+def test_an_old_workflow_has_the_values_that_it_had(
+    open_front_end: Callable[..., FrontEnd], renderer: Renderer, node_type: str
+) -> None:
+    front_end = open_front_end(renderer=renderer)
+    node = front_end.add(node_type)
+    workflow = front_end.workflow()
+    (saved,) = workflow["nodes"]
+    saved["widgets_values"] = list(FORMER[node_type].values())
+    saved.pop("widgets_values_named", None)
+
+    front_end.load(workflow)
+
+    assert values_of(front_end, node) == FORMER[node_type]
+    # Saved again, it has today's order.
+    again = front_end.workflow()
+    front_end.load(again)
+    assert values_of(front_end, node) == FORMER[node_type]
+    assert again["nodes"][0]["widgets_values"][0] == FORMER[node_type]["filename_prefix"]
+
+
+def test_values_that_did_not_exist_yet_are_the_defaults(front_end: FrontEnd) -> None:
+    node = front_end.add("AsyncVAEDecodeSaveFrames")
+    defaults = values_of(front_end, node)
+    workflow = front_end.workflow()
+    (saved,) = workflow["nodes"]
+    saved["widgets_values"] = [5, 2, "former"]
+    saved.pop("widgets_values_named", None)
+
+    front_end.load(workflow)
+
+    given = {"chunk_size": 5, "buffer_depth": 2, "filename_prefix": "former"}
+    assert values_of(front_end, node) == {**defaults, **given}
+
+
+def test_todays_values_are_left_alone(front_end: FrontEnd) -> None:
+    given = {**FORMER["AsyncVAEDecodeSaveVideo"]}
+    node = front_end.add("AsyncVAEDecodeSaveVideo", **given)
+
+    front_end.load(front_end.workflow())
+
+    assert values_of(front_end, node) == given
+
+
+def test_a_rate_keeps_its_digits_and_goes_in_whole_frames(front_end: FrontEnd) -> None:
+    node = front_end.add("AsyncSaveVideo")
+
+    assert front_end.node(node, "node.widgets.find((w) => w.name === 'fps').options.step2") == 1
+    front_end.set_widget(node, "fps", 23.976)
+
+    assert front_end.prompt()[node]["inputs"]["fps"] == 23.976
+
+
+def test_sizes_go_from_off_to_the_smallest(front_end: FrontEnd) -> None:
+    node = front_end.add("AsyncVAEDecode")
+
+    for name, step, least in (("tile_size", 32, 64), ("temporal_size", 4, 8)):
+        front_end.set_widget(node, name, step)
+        assert front_end.widget(node, name) == least
+        front_end.set_widget(node, name, step)
+        assert front_end.widget(node, name) == 0
