@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .decode import AsyncVAEDecode
+from .demo_clip import AsyncDemoClip
 from .images_save_frames import AsyncSaveFrames
 from .images_save_video import AsyncSaveVideo
 from .routes import add_routes
@@ -16,7 +17,14 @@ class AsyncVAEDecodeExtension(ComfyExtension):
     """The pack, as ComfyUI loads it."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [AsyncVAEDecode, AsyncVAEDecodeSaveFrames, AsyncVAEDecodeSaveVideo, AsyncSaveFrames, AsyncSaveVideo]
+        return [
+            AsyncVAEDecode,
+            AsyncVAEDecodeSaveFrames,
+            AsyncVAEDecodeSaveVideo,
+            AsyncSaveFrames,
+            AsyncSaveVideo,
+            AsyncDemoClip,
+        ]
 
 
 async def comfy_entrypoint() -> AsyncVAEDecodeExtension:

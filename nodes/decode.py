@@ -30,7 +30,7 @@ class AsyncVAEDecode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, tile_size: int = 0, temporal_size: int = 0) -> bool:
+    def validate_inputs(cls, tile_size: int | None = None, temporal_size: int | None = None) -> bool:
         check_sizes(tile_size, temporal_size)
         return True
 

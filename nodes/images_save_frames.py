@@ -31,7 +31,7 @@ class AsyncSaveFrames(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix: str = "") -> bool:
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool:
         saving.check_prefix(filename_prefix)
         return True
 

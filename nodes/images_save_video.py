@@ -36,10 +36,10 @@ class AsyncSaveVideo(io.ComfyNode):
     @classmethod
     def validate_inputs(
         cls,
-        filename_prefix: str = "",
-        format: str = video_files.DEFAULT_FORMAT,
+        filename_prefix: str | None = None,
+        format: str | None = None,
         quality: int | None = None,
-        fps: float = 24.0,
+        fps: Any = None,
     ) -> bool:
         saving.check_prefix(filename_prefix)
         video_files.check(format, quality, fps)

@@ -37,7 +37,9 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix: str = "", tile_size: int = 0, temporal_size: int = 0) -> bool:
+    def validate_inputs(
+        cls, filename_prefix: str | None = None, tile_size: int | None = None, temporal_size: int | None = None
+    ) -> bool:
         saving.check_prefix(filename_prefix)
         check_sizes(tile_size, temporal_size)
         return True

@@ -42,12 +42,12 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
     @classmethod
     def validate_inputs(
         cls,
-        filename_prefix: str = "",
-        format: str = video_files.DEFAULT_FORMAT,
+        filename_prefix: str | None = None,
+        format: str | None = None,
         quality: int | None = None,
-        fps: float = 24.0,
-        tile_size: int = 0,
-        temporal_size: int = 0,
+        fps: Any = None,
+        tile_size: int | None = None,
+        temporal_size: int | None = None,
     ) -> bool:
         saving.check_prefix(filename_prefix)
         video_files.check(format, quality, fps)

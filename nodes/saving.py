@@ -28,12 +28,17 @@ def filename_prefix_input(default: str) -> io.Input:
     )
 
 
-def check_prefix(filename_prefix: str) -> None:
+def check_prefix(filename_prefix: str | None) -> None:
     """Refuse a prefix that leads out of ComfyUI's output folder, without making any folder.
+
+    Args:
+        filename_prefix: ``None``: it is connected, and nobody knows it yet.
 
     Raises:
         SinkError: it does.
     """
+    if filename_prefix is None:
+        return
     output = os.path.abspath(folder_paths.get_output_directory())
     folder = os.path.abspath(os.path.join(output, os.path.dirname(os.path.normpath(filename_prefix))))
     # Never one without the other, not even on different drives.

@@ -77,8 +77,12 @@ def tiling_inputs() -> list[io.Input]:
     ]
 
 
-def check_sizes(tile_size: int, temporal_size: int) -> None:
+def check_sizes(tile_size: int | None, temporal_size: int | None) -> None:
     """Refuse sizes that are neither off nor large enough.
+
+    Args:
+        tile_size: in pixels; ``None``, as of the other: it is connected, and nobody knows it yet.
+        temporal_size: in frames.
 
     Raises:
         DecodeError: the message names the input, its value and what it takes.

@@ -277,17 +277,26 @@ def sound_of(audio: Any) -> Sound | None:
         raise SinkError(f"audio: {error}; convert it first") from error
 
 
-def check(format: str, quality: int | None, fps: Any) -> None:
+def check(format: str | None, quality: int | None, fps: Any) -> None:
     """Refuse, by the widgets' names, what the engine would refuse by its own.
 
     Args:
-        format: one of ``formats()``.
-        quality: on the format's scale; ``None``: nobody knows it yet.
+        format: one of ``formats()``; ``None``, as of the others: it is connected, and nobody knows it yet.
+        quality: on the format's scale.
         fps: frames a second.
 
     Raises:
         SinkError: the message names the value and what the format takes.
     """
+    if fps is not None:
+        try:
+            fps = float(fps)
+        except (TypeError, ValueError):
+            raise SinkError(f"fps: expected a number of frames a second, got {fps!r}") from None
+        if not LEAST_FPS <= fps <= MOST_FPS:
+            raise SinkError(f"fps: expected {LEAST_FPS:g} to {MOST_FPS:g} frames a second, got {fps:g}")
+    if format is None:
+        return
     video = formats().get(format)
     if video is None:
         raise SinkError(f"format: {format!r} is none that this machine can write; choose one of {', '.join(formats())}")
@@ -295,13 +304,7 @@ def check(format: str, quality: int | None, fps: Any) -> None:
         best, worst = video.crf_range
         if not best <= quality <= worst:
             raise SinkError(f"quality: {format} takes {best:g} (best) to {worst:g} (smallest), got {quality}")
-    try:
-        fps = float(fps)
-    except (TypeError, ValueError):
-        raise SinkError(f"fps: expected a number of frames a second, got {fps!r}") from None
-    if not LEAST_FPS <= fps <= MOST_FPS:
-        raise SinkError(f"fps: expected {LEAST_FPS:g} to {MOST_FPS:g} frames a second, got {fps:g}")
-    if video.max_rate is not None and fps > video.max_rate:
+    if video.max_rate is not None and fps is not None and fps > video.max_rate:
         raise SinkError(f"fps: {format} knows at most {video.max_rate} frames a second, got {fps:g}; choose fewer")
 
 

@@ -51,14 +51,14 @@ def test_open_and_validate(front_end: FrontEnd, client: Client, server: Server) 
         assert wrong_with(client, prompt) == [], name
         opened.append(name)
     print(f"opened and validated on ComfyUI {server.core.version}: {len(opened)} of {len(NAMES)}: {', '.join(opened)}")
-    assert {"wan2.1_text_to_video", "wan2.2_5B_text_to_video", "decode_saved_latent"} <= set(opened)
+    assert {"wan2.1_text_to_video", "wan2.2_5B_text_to_video", "01_demo_clip"} <= set(opened)
 
 
 def test_template_browser_shows_them(front_end: FrontEnd) -> None:
     page = front_end.page
     page.evaluate("() => window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text(PACK_FOLDER, exact=True).first.click()
-    card = page.get_by_text("decode_saved_latent").first
+    card = page.get_by_text("01_demo_clip").first
     card.wait_for()
     card.scroll_into_view_if_needed()
     # The front end gives them addresses of its own, and loads them when they come into view.

@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
-from async_decode.cli import example
-from async_decode.demo.weights import read_safetensors
-from tests.comfyui.client import Client
+from tests.comfyui.client import Client, Output, Prompt
+from tests.comfyui.fixtures import Models, random_latent
 from tests.comfyui.server import PACK_FOLDER, REPOSITORY, Server
 
 EXAMPLES = REPOSITORY / "example_workflows"
@@ -24,24 +22,17 @@ NAMES = sorted(file.stem for file in EXAMPLES.glob("*.json"))
 
 
 @pytest.fixture
-def demo_files(server: Server) -> None:
-    """The demo's VAE and latent in the server, where the command ``example`` puts them."""
-    command = [sys.executable, "-m", "async_decode", "example", str(server.base)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert str(server.base / example.VAE_FILE) in done.stdout
-    # All 49 frames, but only the middle of them: a machine without a GPU takes a minute for the whole.
-    latent = read_safetensors(server.base / example.LATENT_FILE)["latent_tensor"][:, :, :, 8:24, 12:36].contiguous()
-    save_file({"latent_tensor": latent, "latent_format_version_0": torch.tensor([])}, server.base / example.LATENT_FILE)
-
-
-@pytest.fixture
-def workflow(client: Client, tmp_path: Path) -> Path:
-    """The example in API format; with a loader of the tests' where this core's own wants Wan's full width."""
+def workflow(client: Client, models: Models, tmp_path: Path) -> Path:
+    """The example in API format, with a latent that a small machine decodes at once, and its VAE where the core can."""
     prompt = json.loads((API / "decode_latent.json").read_text("utf-8"))
-    loader = next(node for node in prompt.values() if node["class_type"] == "VAELoader")
-    if tuple(map(int, _version(client).split(".")[:2])) < (0, 33):
-        loader["class_type"] = "TestLoadVAE"
+    given = prompt["2"]["inputs"]
+    small = Prompt()
+    random_latent(small, 1, 16, 13, 4, 6)
+    prompt["3"] = small.as_sent()["1"]
+    given["samples"] = ["3", 0]
+    if _is_old(client):
+        prompt["1"] = {"class_type": "TestLoadVAE", "inputs": {"vae_name": models.file("wan21")}}
+        given["vae"] = ["1", 0]
     file = tmp_path / "decode_latent.json"
     file.write_text(json.dumps(prompt), "utf-8")
     return file
@@ -55,7 +46,6 @@ def run_client(server: Server, workflow: Path, out: Path) -> subprocess.Complete
     )
 
 
-@pytest.mark.usefixtures("demo_files")
 def test_client_queues_follows_and_fetches(server: Server, workflow: Path, tmp_path: Path) -> None:
     ran = run_client(server, workflow, tmp_path / "fetched")
 
@@ -69,10 +59,9 @@ def test_client_queues_follows_and_fetches(server: Server, workflow: Path, tmp_p
     assert video.read_bytes()[4:8] == b"ftyp"
 
 
-@pytest.mark.usefixtures("demo_files")
 def test_client_says_why_a_workflow_is_refused(server: Server, workflow: Path, tmp_path: Path) -> None:
     prompt = json.loads(workflow.read_text("utf-8"))
-    prompt["3"]["inputs"]["chunk_size"] = 0
+    prompt["2"]["inputs"]["chunk_size"] = 0
     workflow.write_text(json.dumps(prompt), "utf-8")
 
     ran = run_client(server, workflow, tmp_path / "fetched")
@@ -81,10 +70,9 @@ def test_client_says_why_a_workflow_is_refused(server: Server, workflow: Path, t
     assert "chunk_size" in ran.stderr
 
 
-@pytest.mark.usefixtures("demo_files")
 def test_client_says_which_node_failed_and_why(server: Server, workflow: Path, tmp_path: Path) -> None:
     prompt = json.loads(workflow.read_text("utf-8"))
-    prompt["3"]["inputs"]["filename_prefix"] = "../outside"
+    prompt["2"]["inputs"]["filename_prefix"] = "../outside"
     workflow.write_text(json.dumps(prompt), "utf-8")
 
     ran = run_client(server, workflow, tmp_path / "fetched")
@@ -125,24 +113,35 @@ def test_thumbnail_is_there_and_small(name: str) -> None:
     assert file.stat().st_size < 150_000
 
 
-def test_command_refuses_what_is_no_comfyui(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "async_decode", "example", str(tmp_path)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+def test_the_demo_clip_is_there_without_any_file(client: Client) -> None:
+    prompt = Prompt()
+    clip = prompt.add("AsyncDemoClip")
+    latent = prompt.add("LatentCut", samples=clip, dim="t", index=0, amount=2)
+    ours, stock = (
+        prompt.add(
+            "TestSaveTensor",
+            images=client.add(prompt, decode, samples=latent, vae=Output(clip.node, 1)),
+        )
+        for decode in ("AsyncVAEDecode", "VAEDecode")
+    )
 
-    assert done.returncode == 1
-    assert str(tmp_path) in done.stderr
-    assert "models/vae" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    result = client.run(prompt, check=False)
+
+    if _is_old(client):
+        assert (result.error or {})["node_id"] == clip.node
+        message = (result.error or {})["exception_message"]
+        assert "full width only" in message
+        assert "update ComfyUI" in message
+        assert len(message.splitlines()) == 1
+        return
+    assert result.ok
+    assert torch.equal(client.tensor(result, ours), client.tensor(result, stock))
+    assert client.tensor(result, ours).shape == (5, 256, 384, 3)
 
 
-def test_command_copies_whole_files(tmp_path: Path) -> None:
-    for file in (example.VAE_FILE, example.LATENT_FILE):
-        (tmp_path / file).parent.mkdir(parents=True)
-    command = [sys.executable, "-m", "async_decode", "example", str(tmp_path)]
-    subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True)
-
-    assert read_safetensors(tmp_path / example.LATENT_FILE)["latent_tensor"].shape == (1, 16, 13, 32, 48)
-    assert "decoder.conv1.weight" in read_safetensors(tmp_path / example.VAE_FILE)
+def _is_old(client: Client) -> bool:
+    """Whether this core builds Wan's VAE in its full width only."""
+    return tuple(map(int, _version(client).split(".")[:2])) < (0, 33)
 
 
 def _version(client: Client) -> str:

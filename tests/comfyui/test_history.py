@@ -48,7 +48,7 @@ def test_the_saved_video_is_listed_whatever_plays_it(client: Client, server: Ser
     quality = {"mp4 (H.265)": 28, "webm (VP9)": 31}.get(name, 23)
     before = names_in(server.temp)
 
-    result, node = saved(client, "AsyncSaveVideo", format=name, quality=quality)
+    result, node = saved(client, "AsyncSaveVideo", format=name, quality=quality, fps=25.0)
 
     (entry,) = result.ui(node)["images"]
     assert entry["type"] == "output"

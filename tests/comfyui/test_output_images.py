@@ -50,13 +50,16 @@ def test_a_link_that_is_added_later_gets_it_too(
 def test_without_a_link_none_is_made(client: Client, models: Models) -> None:
     prompt = Prompt()
     samples, vae = random_latent(prompt, 1, 16, 2, 2, 3), models.load(prompt, "wan21")
-    node = client.add(prompt, "AsyncVAEDecodeSaveVideo", samples=samples, vae=vae, filename_prefix="none/a")
+    given = {"samples": samples, "vae": vae, "filename_prefix": "none/a"}
+    node = client.add(prompt, "AsyncVAEDecodeSaveVideo", **given)
     # The VIDEO is another output.
-    prompt.add("TestGate", anything=node, gate="none is made")
+    prompt.add("SaveVideo", video=node, filename_prefix="none/b", format="auto", codec="auto")
+    asked = client.add(prompt, "AsyncVAEDecodeSaveVideo", **given, output_images=True)
 
     result = client.run(prompt)
 
-    assert report_of(result, node)["ring_bytes_host"] == 0, report_of(result, node)
+    without, with_images = (report_of(result, one)["ring_bytes_host"] for one in (node, asked))
+    assert with_images > 3 * without
 
 
 @pytest.mark.parametrize(("node_type", "index"), NODES.items())

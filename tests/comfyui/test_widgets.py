@@ -81,6 +81,25 @@ def test_without_a_prefix_it_has_stocks(client: Client, server: Server, node_typ
     assert path.name.startswith("ComfyUI_0")
 
 
+def test_connected_values_are_not_refused_before_they_are_known(client: Client, server: Server, models: Models) -> None:
+    prompt = Prompt()
+    number = {value: prompt.add("PrimitiveInt", value=value) for value in (28, 64, 8)}
+    node = client.add(
+        prompt,
+        "AsyncVAEDecodeSaveVideo",
+        samples=random_latent(prompt, 1, 16, 2, 2, 3),
+        vae=models.load(prompt, "wan21"),
+        filename_prefix=prompt.add("PrimitiveString", value="connected/a"),
+        quality=number[28],
+        tile_size=number[64],
+        temporal_size=number[8],
+    )
+
+    (path,) = files_of(server, client.run(prompt), node)
+
+    assert path.parent == server.output / "connected"
+
+
 @pytest.mark.parametrize("rate", ["PrimitiveInt", "PrimitiveFloat"])
 def test_a_rate_from_a_node_of_either_type(client: Client, server: Server, rate: str) -> None:
     prompt = Prompt()
