@@ -27,7 +27,7 @@ from ..async_decode.pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
 from ..async_decode.pipeline.stages import formats_of
 from ..async_decode.sinks import PreviewSink, Sink, TensorSink
 from ..async_decode.taps import Ladder, Tiling
-from . import cancels, events, image_output
+from . import cancels, estimates, events, image_output
 from . import tiling as tiling_side
 from . import vae as vae_side
 
@@ -147,6 +147,13 @@ async def run(
         InterruptProcessingException: the user cancelled.
         AsyncDecodeError: decoding or saving failed.
     """
+    if tiling is None:
+        tiling = estimates.tiles_at_once(vae, latent)
+        if tiling is not None:
+            notes = [
+                *notes,
+                f"the VAE expects to need more memory than is free: decoded in {tiling}, as VAE Decode does",
+            ]
     images = TensorSink() if output_images else None
     sinks = [*sinks, *([images] if images else [])]
     running = _Run(

@@ -22,15 +22,20 @@ from ..async_decode.taps import (
     streamed_tiles,
 )
 from . import vae as vae_side
+from .estimates import (
+    FALLBACK_IMAGE_OVERLAP,
+    FALLBACK_IMAGE_TILE,
+    FALLBACK_TILE,
+    SHARE_OF_DEVICE,
+    preferred_tile,
+)
 
-#: Side of a tile in pixels where memory ran out, as in ComfyUI's own fallback, and the windows of its tiled node.
-FALLBACK_TILE, FALLBACK_WINDOW, FALLBACK_WINDOW_OVERLAP = 256, 64, 8
-#: Side of a tile in latents, and its overlap, with which ComfyUI's fallback decodes images.
-FALLBACK_IMAGE_TILE, FALLBACK_IMAGE_OVERLAP = 64, 16
+#: Frames of a window where memory ran out, and how many it shares, as in ComfyUI's tiled node.
+FALLBACK_WINDOW, FALLBACK_WINDOW_OVERLAP = 64, 8
 #: The smallest tile in pixels and the smallest window in frames, as VAE Decode (Tiled) takes them, and the largest.
 LEAST_TILE, LEAST_WINDOW, MOST = 64, 8, 4096
-#: Share of the device's memory that a try may be estimated to need, and of the host's that it may fill.
-SHARE_OF_DEVICE, SHARE_OF_HOST = 0.8, 0.5
+#: Share of the host's memory that a try may fill.
+SHARE_OF_HOST = 0.5
 
 
 def tiling_inputs() -> list[io.Input]:
@@ -203,7 +208,7 @@ def fallback_tilings(vae: Any, limits: Tiling) -> Iterator[Tiling]:
         return
     space, time = int(vae.spacial_compression_decode()), vae.temporal_compression_decode() or 1
     tile = max(2, FALLBACK_TILE // space)
-    for side in (tile, max(2, tile // 2)):
+    for side in dict.fromkeys((preferred_tile(vae), tile, max(2, tile // 2))):
         yield _within(limits, Tiling(side, side // 4))
     for frames, parts in ((FALLBACK_WINDOW, 1), (FALLBACK_WINDOW // 4, 1), (0, 2)):
         window = max(2, frames // time)

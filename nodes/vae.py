@@ -15,6 +15,15 @@ from comfy import model_management
 
 from ..async_decode import DecodeError, DecoderOutput, Tap, VideoDecoder
 
+try:
+    from comfy import model_prefetch
+except ImportError:
+    # Older cores plan nothing.
+    model_prefetch = None
+
+#: Models of core's that only a node of their own can decode, by a part of their class's full name.
+OWN_NODES = {"relayvsr": "VSR Decode"}
+
 
 def latent_of(samples: Any, vae: Any) -> torch.Tensor:
     """The latent in a LATENT, in the number of dimensions that ``vae`` decodes.
@@ -88,6 +97,10 @@ def check_vae(vae: Any) -> None:
         own = _decode_nodes_beside(vae)
         remedy = f"use its own decode node ({own})" if own else "use the decode node of the pack that loaded it"
         raise DecodeError(f"vae: {name} is not one of ComfyUI's VAEs; {remedy}, or load the VAE with Load VAE")
+    full_name = f"{type(model).__module__}.{name}".lower()
+    for part, node in OWN_NODES.items():
+        if part in full_name:
+            raise DecodeError(f"vae: {name} needs more than a latent; use its own node, {node}, and save its images")
     if getattr(vae, "latent_dim", 2) == 1 or getattr(vae, "extra_1d_channel", None) is not None:
         raise DecodeError(f"vae: {name} decodes audio or shapes, not pictures; use VAE Decode Audio or its own node")
     channels = getattr(vae, "output_channels", 3)
@@ -118,7 +131,9 @@ def decoder_of(vae: Any) -> VideoDecoder:
     def decode(latent: torch.Tensor) -> torch.Tensor:
         # A window may be many tiles, none of which reaches the pipeline before the last.
         poll()
-        return model.decode(latent)
+        pixels = model.decode(latent)
+        # Some image VAEs are video models of one frame.
+        return pixels.squeeze(2) if pixels.ndim == 5 and not is_video(vae) else pixels
 
     frames_of = vae.upscale_ratio[0] if is_video(vae) and isinstance(vae.upscale_ratio, tuple) else None
     return VideoDecoder(
@@ -142,11 +157,22 @@ def output_of(vae: Any) -> DecoderOutput:
 def load(vae: Any, tap: Tap, latent: torch.Tensor, *, ring_bytes: int) -> None:
     """Load the VAE, asking for the memory of what ``tap`` keeps live while it decodes ``latent``, and of the ring."""
     shape = tap.live_shape(latent)
-    memory = int(vae.memory_used_decode(shape, vae.vae_dtype)) + ring_bytes
-    if hasattr(vae, "prepare_decode"):
-        vae.prepare_decode(shape, memory_required=memory)
-    else:
-        model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
+    load_for(vae, shape, int(vae.memory_used_decode(shape, vae.vae_dtype)) + ring_bytes)
+
+
+def load_for(vae: Any, shape: torch.Size, memory: int) -> None:
+    """Load the VAE for a decode of ``shape`` that needs so many bytes beside it."""
+    with outside_of_memory_plan():
+        if hasattr(vae, "prepare_decode"):
+            vae.prepare_decode(shape, memory_required=memory)
+        else:
+            model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
+
+
+def outside_of_memory_plan() -> contextlib.AbstractContextManager[Any]:
+    """For what outlives a step: newer cores record allocations, to plan them, and ask to be told of others."""
+    pause = getattr(model_prefetch, "pause_malloc_graph", None)
+    return contextlib.nullcontext() if pause is None else pause()
 
 
 def images_at_once(vae: Any, shape: torch.Size) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from .flow import Explode, Gate, LateError
 from .savers import VideoCombine
 from .tensors import Images, Latent, SaveTensor
-from .vaes import CheapVAE, DecoderStep, LoadVAE, OtherVAE
+from .vaes import CheapVAE, DecoderStep, LoadVAE, OtherVAE, StandInVAE
 
 NODE_CLASS_MAPPINGS = {
     "TestSaveTensor": SaveTensor,
@@ -17,6 +17,7 @@ NODE_CLASS_MAPPINGS = {
     "TestLoadVAE": LoadVAE,
     "TestCheapVAE": CheapVAE,
     "TestOtherVAE": OtherVAE,
+    "TestStandInVAE": StandInVAE,
     "TestDecoderStep": DecoderStep,
     "TestGate": Gate,
     "TestExplode": Explode,
