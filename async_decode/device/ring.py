@@ -7,7 +7,7 @@ The protocol of one slot on CUDA and ROCm (two events):
 3. host: wait for ``copied`` asleep; from then on ``staging`` may be filled again, even while sinks still read ``host``;
 4. sinks read ``host``; when the last is done with it, ``host`` may be copied to again.
 
-Elsewhere (CPU, MPS, XPU, DirectML) filling a slot copies synchronously into ``host``, which is its own staging.
+Elsewhere (CPU, MPS, XPU) filling a slot copies synchronously into ``host``, which is its own staging.
 
 A ring knows nothing of threads: who may touch which slot when is the pipeline's business. No other module asks what
 kind of device it works for.

@@ -17,12 +17,10 @@ from tests.engine.sink_tools import probe
 WIDE = (1, 16, 2, 3, 48)
 
 
-def decoded(
-    client: Client, models: Models, kind: str, *shape: int, family: str = "wan21"
-) -> tuple[Result, Output, Output]:
+def decoded(client: Client, models: Models, kind: str, *shape: int) -> tuple[Result, Output, Output]:
     """Decode a random latent with a stand-in: our node, and what keeps its IMAGE."""
     prompt = Prompt()
-    vae = prompt.add("TestStandInVAE", vae_name=models.file(family), kind=kind)
+    vae = prompt.add("TestStandInVAE", vae_name=models.file("wan21"), kind=kind)
     node = client.add(prompt, "AsyncVAEDecode", samples=random_latent(prompt, *shape), vae=vae)
     kept = prompt.add("TestSaveTensor", images=node)
     return client.run(prompt, check=False), node, kept
