@@ -29,6 +29,21 @@ def by_user() -> bool:
     return False
 
 
+#: The last prompt that the user has cancelled when its nodes had been cancelled already.
+_also_by_user: str | None = None
+
+
+def note_user(prompt: str | None) -> None:
+    """Note that the user has cancelled ``prompt``, which had failed: ComfyUI's flag tells only one of its nodes."""
+    global _also_by_user
+    _also_by_user = prompt
+
+
+def noted_user(prompt: str | None) -> bool:
+    """Whether one of the prompt's other nodes has noted that."""
+    return prompt is not None and prompt == _also_by_user
+
+
 class Patience:
     """How long to go on waiting for somebody who may have stopped getting on.
 

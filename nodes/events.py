@@ -75,6 +75,12 @@ class RunEvents:
         """The id of the run, once it has begun."""
         return None if self._run is None else self._run.id
 
+    @property
+    def prompt_id(self) -> str | None:
+        """The id of the prompt."""
+        prompt: str | None = self._facts["prompt"]
+        return prompt
+
     def begin(self, pipeline: FramePipeline) -> None:
         """Tell that the run begins, and from now on what is new."""
         self._run = LiveRun(pipeline, self._facts)

@@ -320,8 +320,17 @@ class _Run:
                     raise
                 # This may come more than once.
                 self._patience = self._patience or cancels.Patience(time.monotonic() - began)
-            self.poll()
-            if self._patience is not None and self._patience.ended((self.pipeline.received, self.pipeline.written)):
+            try:
+                self.poll()
+            except model_management.InterruptProcessingException:
+                if self._patience is None:
+                    raise
+                cancels.note_user(self._events.prompt_id)
+            if self._patience is None:
+                continue
+            if cancels.noted_user(self._events.prompt_id):
+                raise asyncio.CancelledError("another branch has failed, and the user has cancelled")
+            if self._patience.ended((self.pipeline.received, self.pipeline.written)):
                 raise asyncio.CancelledError("another branch has failed, and saving gets no further")
 
     def ui(self, files: dict[str, Any]) -> dict[str, list[Any]]:

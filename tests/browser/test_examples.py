@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 EXAMPLES = REPOSITORY / "example_workflows"
 NAMES = sorted(file.stem for file in EXAMPLES.glob("*.json"))
 NODES = sorted(json.loads((REPOSITORY / "locales" / "en" / "nodeDefs.json").read_text("utf-8")))
+#: The node without inputs, whose page needs no picture.
+PLAIN = "AsyncDemoClip"
 #: What the server says of a file that this machine does not have.
 MISSING_FILE = {"value_not_in_list", "custom_validation_failed"}
 #: Inputs that name such a file.
@@ -75,7 +77,7 @@ def test_template_browser_shows_them(front_end: FrontEnd) -> None:
 
 
 # A page for each: with the help of one node open, the toolbox above the next one does not always stay.
-@pytest.mark.parametrize(("locale", "name"), [*(("en", name) for name in NODES), ("zh", NODES[0]), ("ja", NODES[-1])])
+@pytest.mark.parametrize(("locale", "name"), [*(("en", name) for name in NODES), ("zh", NODES[1]), ("ja", NODES[-1])])
 def test_help_page_is_shown_with_its_picture(open_front_end: Callable[..., FrontEnd], locale: str, name: str) -> None:
     front_end = open_front_end(settings={"Comfy.Locale": locale})
     page = front_end.page
@@ -83,11 +85,12 @@ def test_help_page_is_shown_with_its_picture(open_front_end: Callable[..., Front
     title, *_ = file.read_text("utf-8").splitlines()
     show_help(front_end, front_end.add(name))
     page.get_by_role("heading", name=title.removeprefix("# "), exact=True).first.wait_for(timeout=30_000)
-    page.wait_for_function(
-        "(part) => [...document.images].some((image) => image.src.endsWith(part) && image.naturalWidth > 0)",
-        arg=f"/docs/images/{name}.png",
-    )
-    assert page.locator("table code", has_text="chunk_size").count() == 1
+    if name != PLAIN:
+        page.wait_for_function(
+            "(part) => [...document.images].some((image) => image.src.endsWith(part) && image.naturalWidth > 0)",
+            arg=f"/docs/images/{name}.png",
+        )
+        assert page.locator("table code", has_text="chunk_size").count() == 1
     front_end.screenshot(f"help-{name}-{locale}")
     # The front end asks for English under that name, too, before it takes the page that all other languages share.
     front_end.errors[:] = [error for error in front_end.errors if "/en.md" not in error]

@@ -136,17 +136,21 @@ def test_a_cancel_that_another_node_has_noticed_cuts_short(client: Client, serve
 
 
 @pytest.mark.parametrize("by_id", [False, True], ids=["whatever runs", "by id"])
-def test_a_cancel_after_the_error_cuts_short(client: Client, server: Server, models: Models, by_id: bool) -> None:
-    prompt, prefix = Prompt(), f"{uuid.uuid4().hex}/a"
-    slow_frames(client, prompt, prefix)
-    gate = late_error(prompt)
+def test_a_cancel_after_the_error_cuts_all_short(client: Client, server: Server, models: Models, by_id: bool) -> None:
+    prompt, prefixes = Prompt(), [f"{uuid.uuid4().hex}/a" for _ in range(2)]
+    for prefix in prefixes:
+        slow_frames(client, prompt, prefix)
+    gate, start = late_error(prompt), server.log_size()
 
-    prompt_id = begin(client, server, prompt, prefix)
+    prompt_id = client.queue(prompt)
+    wait_until(lambda: all(png_in(server, prefix) for prefix in prefixes), "the first files of both")
     client.open_gate(gate)
     client.events.wait("execution_error", prompt_id=prompt_id)
     client.interrupt(prompt_id if by_id else None)
     result = client.wait(prompt_id)
 
     assert result.error is not None
-    assert 0 < len(png_in(server, prefix)) < FRAMES
+    assert all(0 < len(png_in(server, prefix)) < FRAMES for prefix in prefixes)
+    # It is no error that anybody has to read.
+    assert "unhandled exception" not in server.log(start)
     check_usable(client, server, models)
