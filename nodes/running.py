@@ -54,9 +54,10 @@ def schema(**definition: Any) -> io.Schema:
 
 
 def advanced(inputs: Sequence[io.Input]) -> list[io.Input]:
-    """``inputs``, marked as what most people leave alone; older cores have no word for it."""
+    """``inputs``, whose widgets are marked as what most people leave alone; older cores have no word for it."""
     for one in inputs:
-        if hasattr(one, "advanced"):
+        # What has no default has no widget.
+        if hasattr(one, "advanced") and hasattr(one, "default"):
             one.advanced = True
     return list(inputs)
 
