@@ -112,15 +112,19 @@ class FFmpegProcess:
     Args:
         arguments: everything behind the executable and the options that every run has.
         executable: the ffmpeg to run; ``None``: ``find_ffmpeg()``.
+        pass_fds: files that it inherits, where those have numbers (not on Windows).
 
     Attributes:
         pid: the process's number.
+        was_ended: ``end`` had to kill it.
 
     Raises:
         FFmpegError: ffmpeg is missing or could not be started.
     """
 
-    def __init__(self, arguments: Sequence[str], *, executable: str | None = None) -> None:
+    def __init__(
+        self, arguments: Sequence[str], *, executable: str | None = None, pass_fds: Sequence[int] = ()
+    ) -> None:
         executable = executable or find_ffmpeg()
         # -nostdin: standard input carries frames, never key strokes.
         command = [executable, "-hide_banner", "-nostdin", "-loglevel", "warning", *arguments]
@@ -134,10 +138,12 @@ class FFmpegProcess:
                 creationflags=_NO_CONSOLE,
                 # A group of its own: else Ctrl+C in a terminal would end it before we have decided how.
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
         except OSError as error:
             raise _not_started(executable, error) from error
         self.pid = self._process.pid
+        self.was_ended = False
         self._tail = bytearray()
         self._exited = threading.Event()
         # Held while standard input is written to or closed: its number could be another file's after a close.
@@ -197,9 +203,11 @@ class FFmpegProcess:
                     self._input_lock.release()
                 self._exited.wait(max(0.0, deadline - time.monotonic()))
             if not self._exited.is_set():
+                self.was_ended = True
                 self._signal(signal.SIGTERM)
                 self._exited.wait(_TERMINATE_SECONDS)
         if not self._exited.is_set():
+            self.was_ended = True
             self._signal(_KILL)
         self._exited.wait()
         with self._input_lock:

@@ -168,7 +168,7 @@ class Reservation:
         path: the name of the whole file.
         cut_short: the name of a file that holds less than was asked for.
         part: the file to write into; it exists from the start, empty.
-        copy: another one that nobody else writes into, for a second pass; it has to be gone before the name is.
+        copy: another one that nobody else writes into, for a second pass.
     """
 
     def __init__(self, names: OutputNames, number: int, extension: str, batch: int) -> None:
@@ -178,7 +178,6 @@ class Reservation:
         self._extension = extension
         self._batch = batch
         self._held = False
-        self._claims: list[Path] = []
         short = len(os.fsencode(final)) + len(f".2{PART_SUFFIX}") <= _ANY_LENGTH
         self.path = names.folder / final
         self.cut_short = names.folder / _fitting(stem, f"_{number:05}_cut-short{extension}", len(os.fsencode(final)))
@@ -198,11 +197,12 @@ class Reservation:
         self._held = True
         return True
 
-    def publish(self, *, cut_short: bool = False) -> Path:
+    def publish(self, *, cut_short: bool = False, made: Path | None = None) -> Path:
         """Give the file, which must be closed, its final name.
 
         Args:
             cut_short: the file holds less than was asked for.
+            made: the file: ``part`` (the default) or ``copy``; the other one is removed.
 
         Returns:
             The final name; it has another number than the reserved one if a program took that in spite of the claim.
@@ -210,25 +210,27 @@ class Reservation:
         Raises:
             SinkError: no final name could be given to it; it stays under the name that the message gives.
         """
+        made = self.part if made is None else made
         # Whatever happens from here on: what was made is not removed.
         self._held = False
+        claims = {self.part, self.copy}
         name = self
         try:
             while True:
                 target = name.cut_short if cut_short else name.path
                 try:
-                    self._names.give(self.part, target)
+                    self._names.give(made, target)
                 except FileExistsError:
-                    self._claims.append(name.part)
                     name = self._names.reserve(self._extension, self._batch)
                     name._held = False
+                    claims.add(name.part)
                 else:
                     self.path, self.cut_short = name.path, name.cut_short
                     return target
         except (OSError, SinkError) as error:
-            raise SinkError(f"{file_error(self.path, error)}; what was made stays as {self.part}") from error
+            raise SinkError(f"{file_error(self.path, error)}; what was made stays as {made}") from error
         finally:
-            for claim in {*self._claims, name.part} - {self.part}:
+            for claim in claims - {made}:
                 _remove(claim)
 
     def discard(self) -> None:
@@ -236,6 +238,7 @@ class Reservation:
         if self._held:
             self._held = False
             _remove(self.part)
+            _remove(self.copy)
 
 
 def next_number(folder: Path, stem: str) -> int:

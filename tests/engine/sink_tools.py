@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from async_decode import Clip, PixelFormat, Recorder
@@ -80,6 +81,22 @@ def nothing_survives(folder: Path) -> Iterator[None]:
     assert not children, f"ffmpeg lives on: {children}"
     parts = list(folder.rglob("*.part"))
     assert not parts, f"half-written files stay: {parts}"
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system that holds ``size``."""
+    disk = folder / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", os.fspath(disk)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs the right to mount a tmpfs: {error}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", os.fspath(disk)], check=True)
 
 
 def run_ffmpeg(

@@ -73,8 +73,8 @@ def save_video(folder: Path, name: str, frames: np.ndarray, told: multiprocessin
     sink.open(replace(clip_of(frames), frames=None), Recorder())
     for first in range(0, len(frames), 10):
         sink.write(frames[first : first + 10], first).result(PATIENCE)
-    assert sink._process is not None
-    told.send(sink._process.pid)
+    assert sink._encoding is not None and sink._encoding._encoder is not None
+    told.send(sink._encoding._encoder.pid)
     time.sleep(PATIENCE)
 
 

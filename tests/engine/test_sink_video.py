@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 import tempfile
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from async_decode import Recorder, SinkError, Stage
 from async_decode.sinks import H264_MP4, VideoSink, exact_rate
 from async_decode.sinks.files import OutputNames
+from async_decode.sinks.video.tags import remove_leftovers
 from tests.engine.sink_tools import (
     PATIENCE,
     clip_of,
@@ -254,21 +257,44 @@ def test_no_character_of_a_tag_needs_care(tmp_path_factory: pytest.TempPathFacto
     assert {key: found.get(key) for key in tags} == tags
 
 
-def test_tags_are_never_readable_by_others_and_gone_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps them in a file with a name until the end")
+@pytest.mark.parametrize("folder_is_full", [False, True])
+def test_tags_wait_in_a_file_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder_is_full: bool
+) -> None:
+    # Not even kill -9 can leave a private workflow there.
     folder = tmp_path / "temporary"
-    folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", os.fspath(folder))
+    if not folder_is_full:
+        folder.mkdir()
     sink = VideoSink(OutputNames(tmp_path / "output", "a"), fps=24, metadata={"workflow": "private"})
     sink.open(clip_of(pictures(4)), Recorder())
-    (tags,) = folder.iterdir()
-    assert "private" in tags.read_text()
-    if os.name != "nt":
-        assert tags.stat().st_mode & 0o077 == 0
+    assert folder_is_full or list(folder.iterdir()) == []
+    assert [path.suffix for path in (tmp_path / "output").iterdir()] == [".part"]
 
     sink.write(pictures(4), 0)
     sink.close()
 
-    assert list(folder.iterdir()) == []
+    assert tags_of(sink.path)["workflow"] == "private"
+
+
+@pytest.mark.parametrize("psutil_is_there", [True, False])
+def test_named_tags_of_killed_programs_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, psutil_is_there: bool
+) -> None:
+    # What Windows needs.
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    if not psutil_is_there:
+        monkeypatch.setitem(sys.modules, "psutil", None)
+    left, ours = (tmp_path / f"async-decode-{pid}-abc.ffmetadata" for pid in (dead.pid, os.getpid()))
+    others = tmp_path / "async-decode-abc.ffmetadata"
+    for path in (left, ours, others):
+        path.touch()
+
+    remove_leftovers(tmp_path)
+
+    assert set(tmp_path.iterdir()) == ({ours, others} if psutil_is_there else {left, ours, others})
 
 
 def test_names_go_on_where_image_files_ended(tmp_path: Path) -> None:

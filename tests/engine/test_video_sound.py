@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from async_decode import Cancelled, Recorder, SinkError
+from async_decode.frames import PixelFormat
 from async_decode.sinks import VIDEO_FORMATS, Sound, VideoSink
 from async_decode.sinks.files import OutputNames
-from async_decode.sinks.video.sound import SoundFile
 from tests.engine.sink_tools import PATIENCE, clip_of, nothing_survives, numbered, pictures, run_ffmpeg, save, tags_of
 
 FFV1 = VIDEO_FORMATS["mkv (FFV1)"]
@@ -220,14 +220,7 @@ def cut_short(folder: Path, name: str, frames: np.ndarray) -> VideoSink:
 
 
 @pytest.mark.parametrize("name", ["mp4 (H.264)", "webm (VP9)", "webm (AV1)", "mkv (FFV1)"])
-def test_cut_short_video_is_that_of_a_clip_that_ends_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    def fails(file: SoundFile, length: int) -> None:
-        raise PermissionError
-
-    # ffmpeg reads ahead of the video, here all of the sound: what it has read has to go from the file.
-    monkeypatch.setattr(SoundFile, "cut", fails)
+def test_cut_short_video_is_that_of_a_clip_that_ends_there(tmp_path: Path, name: str) -> None:
     frames = pictures(12, 64, 96, 4 if name in ("webm (VP9)", "mkv (FFV1)") else 3)
     short = cut_short(tmp_path, name, frames)
     whole = VideoSink(
@@ -240,8 +233,7 @@ def test_cut_short_video_is_that_of_a_clip_that_ends_there(
     )
     save(whole, frames)
 
-    # A packet of sound may end a little behind the last frame.
-    assert abs(len(heard(short.path)[0]) / 48_000 - 0.5) < 0.1
+    assert abs(len(heard(short.path)[0]) - 24_000) <= 3
     assert streams(short.path) == streams(whole.path)
     assert shown(short.path) == shown(whole.path) and len(shown(short.path)) == 12
     # In Matroska, that is what browsers look at: AlphaMode is 1.
@@ -250,13 +242,60 @@ def test_cut_short_video_is_that_of_a_clip_that_ends_there(
     assert tags[0] == tags[1] and tags[0].items() >= TAGS.items()
 
 
-def test_abort_does_not_encode_the_rest_of_the_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # It would take longer than people wait who cancel, the longer the sound.
-    monkeypatch.setattr(VideoSink, "_make_whole", lambda sink, name: None)
-    sink = cut_short(tmp_path, "mkv (FFV1)", pictures(12, 64, 96))
+@pytest.mark.parametrize("seconds", [0.4, 60.0])
+@pytest.mark.parametrize("name", [name for name, video in VIDEO_FORMATS.items() if video.sound is not None])
+def test_sound_is_as_long_as_frames_that_nobody_had_counted(tmp_path: Path, name: str, seconds: float) -> None:
+    frames = pictures(25, 64, 96)
+    sink = VideoSink(
+        OutputNames(tmp_path, "a"),
+        fps=Fraction(24000, 1001),
+        video=VIDEO_FORMATS[name],
+        preset="ultrafast",
+        frames_as=PixelFormat.UINT8,
+        is_preview=True,
+        sound=clicks(2, 48_000, seconds),
+    )
+    with nothing_survives(tmp_path):
+        sink.open(replace(clip_of(frames), frames=None), Recorder())
+        sink.write(frames, 0).result(PATIENCE)
+        sink.close()
 
-    # What ffmpeg had read already.
-    assert len(heard(sink.path)[0]) / 48_000 < 5
+    got, rate, _ = heard(sink.path)
+    assert abs(len(got) / rate - 25 * 1001 / 24000) <= 2 / rate
+    assert len(shown(sink.path)) == 25 and sink.notes == []
+
+
+@pytest.mark.parametrize("name", ["mp4 (H.264)", "webm (VP9)", "mkv (FFV1)"])
+def test_sound_that_cannot_be_encoded_costs_the_sound_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    video = replace(VIDEO_FORMATS[name], sound=("-c:a", "no_such_codec"))
+    frames = pictures(25, 64, 96)
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, video=video, sound=clicks(2, 48_000, 2), metadata=TAGS)
+    with nothing_survives(tmp_path):
+        save(sink, frames)
+
+    assert list(tmp_path.iterdir()) == [sink.path] and not sink.cut_short
+    assert len(shown(sink.path)) == 25 and not any("Audio" in stream for stream in streams(sink.path))
+    (note,) = sink.notes
+    assert note.startswith("the sound was left out: ffmpeg") and "no_such_codec" in note
+
+
+@pytest.mark.parametrize("name", ["mp4 (H.264)", "webm (VP9)", "mkv (FFV1)", "mov (ProRes 422 HQ)"])
+def test_huge_samples_are_as_loud_as_sound_can_be(tmp_path: Path, name: str) -> None:
+    samples = np.full((1, 48_000), 1e20, np.float32)
+    samples[0, ::2] = -3e38
+    sink = VideoSink(
+        OutputNames(tmp_path, "a"),
+        fps=24,
+        video=VIDEO_FORMATS[name],
+        frames_as=PixelFormat.UINT8,
+        is_preview=True,
+        sound=Sound(samples, 48_000),
+    )
+    save(sink, pictures(24, 64, 96))
+
+    assert sink.notes == [] and abs(len(heard(sink.path)[0]) - 48_000) <= 3
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""ffmpeg's command line for a video: the pipe that frames come through, colours, sound, tags, and a file that survives.
+"""ffmpeg's command line for a video: the pipe that frames come through, colours, tags, a file that survives, and sound.
 
 Colours. Frames are sRGB with BT.709's primaries. They become Y'CbCr by BT.709's matrix in limited range (4:4:4 of 8
 bits: full range, whose steps are no wider than RGB's), and stream and container say so: range, primaries, matrix, and
@@ -11,7 +11,10 @@ assumed, as browsers and ComfyUI itself do. ProRes 422 has its chroma on the lef
 Files that survive. MP4 and MOV are written in fragments of a second, each of which plays if nothing comes behind it.
 When all are there, they become an ordinary file with its index in front: a copy, nothing is encoded again. ffmpeg's own
 hybrid mode would save that copy, but (in 9.0) the last frame is lost where it is alone in the last fragment, as often
-happens with the 4n + 1 frames of a video model.
+happens with the 4n + 1 frames of a video model. MKV and WebM are written in clusters of a second.
+
+Sound is encoded when that copy is made, in any container that has some: only then it is known how many frames there
+are, and a sound that cannot be encoded costs nothing but itself.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from ...errors import SinkError
 from ...frames import Clip, PixelFormat
 from ..ffmpeg import file_url
 from .formats import Colour, VideoFormat
-from .sound import SoundFile
+from .sound import Sound
 
 #: ffmpeg's names of the frames that come through the pipe, by channels; what would be alpha is left out, unless the
 #: format keeps it.
@@ -34,6 +37,8 @@ _INPUT_FORMATS = {
 _ENDIAN = "le" if sys.byteorder == "little" else "be"
 #: How long a fragment is, in microseconds.
 _FRAGMENT_US = 1_000_000
+#: ffmpeg's names of what reads a container, by what writes it.
+_DEMUXERS = {"matroska": "matroska", "webm": "matroska", "gif": "gif"}
 
 
 def input_format(video: VideoFormat, frames: PixelFormat, channels: int) -> str:
@@ -65,7 +70,6 @@ def encode_arguments(
     output: str,
     frames: PixelFormat | None = None,
     tags: str | None = None,
-    sound: SoundFile | None = None,
     plays: int = 0,
     max_side: int | None = None,
 ) -> list[str]:
@@ -79,8 +83,7 @@ def encode_arguments(
         preset: speed, one of the format's.
         output: path of the file to write.
         frames: what comes through the pipe; ``None``: what the format takes.
-        tags: path of a file in ffmpeg's metadata format.
-        sound: what is heard.
+        tags: where ffmpeg reads tags in its metadata format.
         plays: how often a container that can say so wants to be played; 0: forever.
         max_side: scale the video down so that no side is longer, in pixels.
 
@@ -92,14 +95,9 @@ def encode_arguments(
     source = [*video.device, "-f", "rawvideo", "-pixel_format", input_format(video, frames, clip.channels)]
     source += ["-video_size", f"{width}x{height}", "-framerate", str(rate), "-i", "pipe:0"]
     maps = ["-map", "0:v"]
-    inputs = 1
     if tags is not None:
-        source += ["-f", "ffmetadata", "-i", file_url(tags)]
-        maps += ["-map_metadata", str(inputs)]
-        inputs += 1
-    if sound is not None:
-        source += sound.input_arguments()
-        maps += ["-map", f"{inputs}:a", *_sound_filters(video, sound)]
+        source += ["-f", "ffmetadata", "-i", tags]
+        maps += ["-map_metadata", "1"]
     target = ["-vf", ",".join(_filters(video, clip, frames, max_side))]
     if not video.upload:
         target += ["-pix_fmt", video.encoded(clip.channels)]
@@ -107,47 +105,71 @@ def encode_arguments(
     codec = ["-c:v", video.encoder, *video.speeds[preset], *video.options]
     if video.crf_range is not None:
         codec += video.quality(crf)
-    if sound is not None:
-        codec += video.sound or ()
     container = ["-f", video.muxer, *_muxer_options(video, plays), "-y", file_url(output)]
     return [*source, *maps, *target, *codec, *container]
 
 
-def _sound_filters(video: VideoFormat, sound: SoundFile) -> list[str]:
-    """Names of the channels where ffmpeg would guess others, and an end where the video ends."""
-    filters = []
-    # Not 2.1, as ffmpeg would guess, whose third channel keeps the bass only; Opus takes four in one layout.
-    layout = {3: "3.0", 4: "quad" if "libopus" in (video.sound or ()) else None}.get(sound.channels)
-    if layout is not None:
-        filters.append("channelmap=" + "|".join(map(str, range(sound.channels))) + f":{layout}")
-    if not sound.ends:
-        # ffmpeg cuts it, if not to the sample.
-        return ["-af", ",".join([*filters, "apad"]), "-shortest"]
-    return ["-af", ",".join(filters)] if filters else []
-
-
-def whole_arguments(video: VideoFormat, *, tags: str | None, seconds: Fraction | None, output: str) -> list[str]:
-    """ffmpeg's arguments that copy a file to make it ordinary: with its index in front, its sound as long as its video.
-
-    The file comes through standard input, as ``encode_arguments`` had it written.
+def whole_arguments(
+    video: VideoFormat,
+    *,
+    source: str | None,
+    tags: str | None,
+    sound: Sound | None,
+    most: int | None = None,
+    output: str,
+) -> list[str]:
+    """ffmpeg's arguments that copy a file to make it ordinary: with its index in front, and with its sound.
 
     Args:
         video: the format.
-        tags: path of the file in ffmpeg's metadata format that was used for it.
-        seconds: where to cut what is longer; ``None``: nothing is.
+        source: path of the file, as ``encode_arguments`` had it written; ``None``: it comes through standard input.
+        tags: where ffmpeg reads the tags that were used for it.
+        sound: what is heard, through standard input.
+        most: how many frames to copy at most; ``None``: all.
         output: path of the file to write.
     """
     options = list(video.muxer_options)
     if video.fragments:
         options[options.index("-movflags") + 1] += "+faststart"
-    # The codec's name in the file is the muxer's choice again.
-    source = ["-f", "mov" if video.fragments else "matroska", "-i", "pipe:0"]
+    inputs, maps = [], []
+    if sound is not None:
+        # Before the video: it is opened when the first sound comes, which is when the video is there.
+        inputs += sound.input_arguments
+        maps += ["-map", "1:v", "-map", "0:a"]
+    # What a killed encoder had not written to the end is left out.
+    inputs += ["-fflags", "+discardcorrupt", "-f", "mov" if video.fragments else _DEMUXERS[video.muxer]]
+    inputs += ["-i", "pipe:0" if source is None else file_url(source)]
+    if sound is None:
+        maps += ["-map", "0:v"]
     # The tags from where they came: the file itself would add what it says of its container.
-    source += ["-map_metadata", "-1"] if tags is None else ["-f", "ffmetadata", "-i", file_url(tags)]
-    target = ["-map", "0", "-c", "copy", *([] if tags is None else ["-map_metadata", "1"])]
+    if tags is None:
+        maps += ["-map_metadata", "-1"]
+    else:
+        maps += ["-map_metadata", "1" if sound is None else "2"]
+        inputs += ["-f", "ffmetadata", "-i", tags]
+    codecs = ["-c:v", "copy", *([] if most is None else ["-frames:v", str(most)])]
+    if sound is not None:
+        codecs += [*_sound_filter(video, sound), *(video.sound or ())]
+    # The codec's name in the file is the muxer's choice again.
     tag = ["-tag:v", "hvc1"] if "hvc1" in video.options else []
-    end = [] if seconds is None else ["-t", f"{float(seconds):.6f}"]
-    return [*source, *target, *end, *tag, "-f", video.muxer, *options, "-y", file_url(output)]
+    return [*inputs, *maps, *codecs, *tag, "-f", video.muxer, *options, "-stats", "-y", file_url(output)]
+
+
+def count_arguments(video: VideoFormat, source: str) -> list[str]:
+    """ffmpeg's arguments that read a file, whole or not, and tell how many frames it holds."""
+    demuxer = "mov" if video.fragments else _DEMUXERS[video.muxer]
+    inputs = ["-fflags", "+discardcorrupt", "-f", demuxer, "-i", file_url(source)]
+    return [*inputs, "-map", "0:v", "-c", "copy", "-stats", "-f", "null", "-"]
+
+
+def _sound_filter(video: VideoFormat, sound: Sound) -> list[str]:
+    """Names of the channels where ffmpeg would guess others."""
+    channels = sound.samples.shape[0]
+    # Not 2.1, as ffmpeg would guess, whose third channel keeps the bass only; Opus takes four in one layout.
+    layout = {3: "3.0", 4: "quad" if "libopus" in (video.sound or ()) else None}.get(channels)
+    if layout is None:
+        return []
+    return ["-af", "channelmap=" + "|".join(map(str, range(channels))) + f":{layout}"]
 
 
 def _muxer_options(video: VideoFormat, plays: int) -> list[str]:
@@ -156,6 +178,9 @@ def _muxer_options(video: VideoFormat, plays: int) -> list[str]:
         options[options.index("-movflags") + 1] += "+empty_moov+delay_moov"
         # Flushing: else the file would lag behind by what ffmpeg holds back.
         options += ["-frag_duration", str(_FRAGMENT_US), "-flush_packets", "1"]
+    elif video.muxer in ("matroska", "webm"):
+        # Its clusters are what fragments are: kept back until they are whole.
+        options += ["-cluster_time_limit", str(_FRAGMENT_US // 1000), "-flush_packets", "1"]
     if video.loops:
         # GIF counts how often it is repeated (-1: never), WebP how often it is played; 0 means forever for both.
         options += ["-loop", str(plays if video.muxer == "webp" else plays - 1 if plays > 1 else -1 if plays else 0)]

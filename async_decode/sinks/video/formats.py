@@ -137,6 +137,11 @@ class VideoFormat:
         """The speeds that the codec knows, fastest first."""
         return tuple(self.speeds)
 
+    @property
+    def survives(self) -> bool:
+        """What is written of a file plays wherever writing it ended; an animated WebP says in front how long it is."""
+        return self.muxer != "webp"
+
     def size(self, clip: Clip) -> tuple[int, int]:
         """Width and height of the video in pixels: those of the frames, made larger where they have to be."""
         across, down = self.unit

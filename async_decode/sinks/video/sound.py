@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
-from ..ffmpeg import file_url
-from ..files import file_error
-
 #: What codecs of sound agree on.
 MAX_CHANNELS = 8
 #: Samples that are interleaved at once.
 _BLOCK = 1 << 16
-#: A float's, of one channel.
-_SAMPLE_BYTES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,57 +52,20 @@ class Sound:
         """How many frames of a video it takes to hear all of it."""
         return max(1, math.ceil(self.seconds * rate))
 
-    def write(self, length: int | None = None) -> SoundFile:
-        """Write the samples into a temporary file that only this user can read.
+    def blocks(self, length: int) -> Iterator[memoryview]:
+        """The samples of all channels, one after the other, as ffmpeg reads them; each is good until the next one.
 
         Args:
-            length: how many, which silence makes up for at the end; ``None``: those that are there.
-
-        Raises:
-            SinkError: it cannot be written.
+            length: how many of each channel: what is longer is cut off, silence follows what is shorter.
         """
-        handle, path = tempfile.mkstemp(prefix="async-decode-", suffix=".f32")
-        try:
-            with open(handle, "wb") as file:
-                samples = self.samples[:, :length]
-                for first in range(0, samples.shape[1], _BLOCK):
-                    block = samples[:, first : first + _BLOCK]
-                    # What a NaN sounds like is no codec's business.
-                    file.write(np.ascontiguousarray(np.nan_to_num(block.T, posinf=1.0, neginf=-1.0), "<f4").data)
-                if length is not None:
-                    # Zeros are silence, and take no place on the disk.
-                    file.truncate(length * _SAMPLE_BYTES * samples.shape[0])
-        except OSError as error:
-            os.unlink(path)
-            raise file_error(path, error) from error
-        return SoundFile(path, channels=self.samples.shape[0], rate=self.rate, ends=length is not None)
+        for first in range(0, length, _BLOCK):
+            part = self.samples[:, first : min(first + _BLOCK, length)].T
+            block = np.zeros((min(_BLOCK, length - first), self.samples.shape[0]), "<f4")
+            # What is no number, or louder than sound can be, is no codec's business.
+            np.clip(np.nan_to_num(part, posinf=1.0, neginf=-1.0), -1.0, 1.0, out=block[: len(part)])
+            yield block.data
 
-
-@dataclass(frozen=True)
-class SoundFile:
-    """Samples on their way into ffmpeg.
-
-    Attributes:
-        path: the file; who has it written has to remove it.
-        channels: how many there are.
-        rate: samples a second.
-        ends: it ends where it is to end; else it goes on with silence.
-    """
-
-    path: str
-    channels: int
-    rate: int
-    ends: bool
-
+    @property
     def input_arguments(self) -> list[str]:
-        """ffmpeg's arguments that read it."""
-        return ["-f", "f32le", "-ar", str(self.rate), "-ac", str(self.channels), "-i", file_url(self.path)]
-
-    def cut(self, length: int) -> None:
-        """End it after ``length`` samples if it is longer, also while ffmpeg reads it.
-
-        Raises:
-            OSError: the file cannot be changed.
-        """
-        with open(self.path, "r+b") as file:
-            file.truncate(min(length * _SAMPLE_BYTES * self.channels, os.fstat(file.fileno()).st_size))
+        """ffmpeg's arguments that read ``blocks`` from its standard input."""
+        return ["-f", "f32le", "-ar", str(self.rate), "-ac", str(self.samples.shape[0]), "-i", "pipe:0"]

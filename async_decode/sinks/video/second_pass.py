@@ -1,0 +1,139 @@
+"""The second pass of a video: a copy of what was written that is an ordinary file, with its sound, and is counted.
+
+Where there is no sound, its ffmpeg is started before the first one has ended, so that it is up when there is something
+to copy.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from ...errors import FFmpegError
+from ..ffmpeg import FFmpegProcess
+from .arguments import count_arguments, whole_arguments
+from .formats import VideoFormat
+from .sound import Sound
+
+#: What is read at once, in bytes.
+_BLOCK = 1 << 20
+
+#: Starts an ffmpeg with arguments.
+Start = Callable[[Sequence[str]], FFmpegProcess]
+
+
+class SecondPass:
+    """Copies one file.
+
+    Args:
+        video: its format.
+        rate: its frames a second.
+        source: the file, which is written to until ``run``.
+        output: the file to write.
+        tags: where ffmpeg reads the tags.
+        sound: what is heard; ``None``: nothing is.
+        most: how many frames to copy at most; ``None``: all.
+        start: starts ffmpeg.
+
+    Attributes:
+        has_sound: it puts sound in.
+
+    Raises:
+        FFmpegError: ffmpeg could not be started.
+    """
+
+    def __init__(
+        self,
+        video: VideoFormat,
+        rate: Fraction,
+        source: Path,
+        output: Path,
+        *,
+        tags: str | None,
+        sound: Sound | None,
+        most: int | None = None,
+        start: Start,
+    ) -> None:
+        self._video = video
+        self._rate = rate
+        self._source = source
+        self._output = output
+        self._tags = tags
+        self.has_sound = sound is not None
+        self._sound = sound
+        self._most = most
+        self._start = start
+        # Standard input carries the sound, or the video where there is none: then nothing is looked at too early.
+        self._process = self._started() if sound is None else None
+
+    def run(self, frames: int) -> None:
+        """Copy the file, which is closed.
+
+        Args:
+            frames: how many it holds.
+
+        Raises:
+            FFmpegError: ffmpeg failed, was ended, or has not copied every frame.
+            OSError: the file could not be read.
+        """
+        process = self._process = self._process or self._started()
+        for block in self._file_blocks() if self._sound is None else self._sound.blocks(self._samples(frames)):
+            process.write(block)
+        process.finish()
+        copied = frames_told(process.tail)
+        if copied != frames:
+            raise FFmpegError(f"ffmpeg has copied {copied} of {frames} frames; install a newer imageio-ffmpeg")
+
+    def end(self) -> None:
+        """Make sure that the process is gone, from any thread. Never raises."""
+        if self._process is not None:
+            self._process.end(grace=0)
+
+    def _started(self) -> FFmpegProcess:
+        source = None if self._sound is None else os.fspath(self._source)
+        arguments = whole_arguments(
+            self._video,
+            source=source,
+            tags=self._tags,
+            sound=self._sound,
+            most=self._most,
+            output=os.fspath(self._output),
+        )
+        return self._start(arguments)
+
+    def _file_blocks(self) -> Iterator[memoryview]:
+        block = memoryview(bytearray(_BLOCK))
+        with open(self._source, "rb", buffering=0) as file:
+            while count := file.readinto(block):
+                yield block[:count]
+
+    def _samples(self, frames: int) -> int:
+        assert self._sound is not None
+        # Never shorter than the video by a part of a sample: ffmpeg would leave out the last frame.
+        return math.ceil(frames / self._rate * self._sound.rate)
+
+
+def count_frames(video: VideoFormat, source: Path, start: Start) -> int:
+    """How many whole frames a file holds whose writing was ended.
+
+    Raises:
+        FFmpegError: ffmpeg could not be started, or was ended.
+    """
+    process = start(count_arguments(video, os.fspath(source)))
+    try:
+        process.finish()
+    except FFmpegError:
+        # That the file ends too early is no news.
+        if process.was_ended:
+            raise
+    return frames_told(process.tail)
+
+
+def frames_told(printed: str) -> int:
+    """How many frames ffmpeg's last line of statistics tells of; 0 without one."""
+    told = re.findall(r"frame=\s*(\d+)", printed)
+    return int(told[-1]) if told else 0
