@@ -1,0 +1,209 @@
+"""Which decoders we know, and which of their blocks are replaced by what.
+
+A decoder is known by the source of what is replaced in it. Another version of a class, or one that another pack has
+patched, has another source and is left alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .place import Place
+from .verdicts import digest
+from .wan import Habits, LoneConv, LoneNorm, ResidualBlock, Upsampling
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of decoder that we know.
+
+    Attributes:
+        module: the name of the Python module that its classes are in.
+        decoder: the class whose call is a step of the decode.
+        sources: the functions whose source was read when the blocks were written, ``Class.method``.
+        known: short names of their sources, one for each version that was read, with what it does differently.
+        places: makes the places of a decoder.
+    """
+
+    module: str
+    decoder: str
+    sources: tuple[str, ...]
+    known: dict[str, Habits]
+    places: Callable[[torch.nn.Module, Habits], Iterator[Place]]
+
+
+class Unknown(Exception):
+    """A decoder that is left alone; the message says why."""
+
+
+def find(model: torch.nn.Module) -> tuple[torch.nn.Module, list[Place], list[str]]:
+    """The part of ``model`` that is called step by step, the places in it, and the source of what they replace.
+
+    Raises:
+        Unknown: nothing in it is replaced.
+    """
+    decoder = getattr(model, "decoder", None)
+    kind = type(decoder)
+    family = next((one for one in FAMILIES if (one.module, one.decoder) == (kind.__module__, kind.__name__)), None)
+    if family is None or not isinstance(decoder, torch.nn.Module):
+        raise Unknown(f"there are no blocks for {type(model).__name__}")
+    sources = sources_of(family)
+    habits = family.known.get(digest(sources))
+    if habits is None:
+        raise Unknown(f"this version of {type(model).__name__} is not one that the blocks were written for")
+    places = list(family.places(decoder, habits))
+    for module in (decoder, *(part for place in places for part in place.module.modules())):
+        if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
+            raise Unknown(f"something else has changed this {type(model).__name__}")
+    if decoder.training and any(isinstance(part, torch.nn.Dropout) and part.p for part in decoder.modules()):
+        raise Unknown(f"this {type(model).__name__} is in training")
+    return decoder, places, sources
+
+
+def sources_of(family: Family) -> list[str]:
+    """The source of what was read of a family, without comments and layout."""
+    home = sys.modules[family.module]
+    found = []
+    for name in family.sources:
+        owner, _, method = name.partition(".")
+        try:
+            source = textwrap.dedent(inspect.getsource(getattr(getattr(home, owner), method)))
+        except (AttributeError, OSError, TypeError):
+            continue
+        found.append(ast.unparse(ast.parse(source)))
+    return found
+
+
+def unusable(places: list[Place], x: torch.Tensor) -> str:
+    """Why the places cannot run on ``x`` as things are now; empty where they can."""
+    if x.dtype not in (torch.bfloat16, torch.float16):
+        return f"its type is {str(x.dtype).removeprefix('torch.')}, for which nothing is faster"
+    if x.shape[0] != 1:
+        return f"it decodes {x.shape[0]} clips at once"
+    for place in places:
+        for part in place.module.modules():
+            if getattr(part, "comfy_cast_weights", False):
+                return "its weights are fetched or converted on use"
+            if getattr(part, "weight_function", ()) or getattr(part, "bias_function", ()):
+                return "its weights are patched on use"
+            for weight in part._parameters.values():
+                if weight is None:
+                    continue
+                if type(weight) not in (torch.nn.Parameter, torch.Tensor):
+                    return f"its weights are of the kind {type(weight).__name__}"
+                if weight.dtype != x.dtype or weight.device != x.device:
+                    return f"its weights are {weight.dtype} on {weight.device}, its frames {x.dtype} on {x.device}"
+    return ""
+
+
+def _typed(module: Any, names: tuple[str, ...]) -> Any:
+    """``module``, if its class has one of these names."""
+    if type(module).__name__ not in names:
+        raise Unknown(f"a part of the decoder is a {type(module).__name__}")
+    return module
+
+
+_CORE_CONVS, _CORE_NORMS = ("CausalConv3d", "Conv3d", "Conv2d"), ("RMS_norm",)
+
+
+def _core_wan(decoder: Any, habits: Habits) -> Iterator[Place]:
+    def conv(module: Any) -> Any:
+        return _typed(module, _CORE_CONVS)
+
+    for name, module in decoder.named_modules():
+        kind = type(module).__name__
+        if kind == "ResidualBlock":
+            parts = module.residual
+            norms = [_typed(parts[index], _CORE_NORMS) for index in (0, 3)]
+            _typed(parts[1], ("SiLU",)), _typed(parts[4], ("SiLU",))
+            shortcut = None if isinstance(module.shortcut, torch.nn.Identity) else conv(module.shortcut)
+            block = ResidualBlock(norms, [conv(parts[2]), conv(parts[6])], shortcut, habits)
+            yield Place(name, module, block, 2)
+        elif kind == "Resample" and module.mode in ("upsample2d", "upsample3d"):
+            time_conv = conv(module.time_conv) if module.mode == "upsample3d" else None
+            _typed(module.resample[0], ("Upsample",))
+            yield Place(name, module, Upsampling(conv(module.resample[1]), time_conv, habits), int(time_conv is not None))
+        elif kind == "AttentionBlock":
+            yield Place(name, module, None, 0)
+    yield Place("head.0", decoder.head[0], LoneNorm(_typed(decoder.head[0], _CORE_NORMS), habits), 0, leaf=True)
+    yield Place("head.2", decoder.head[2], LoneConv(conv(decoder.head[2]), habits), 1, leaf=True)
+
+
+def _diffusers_wan(prefix: str) -> Callable[[torch.nn.Module, Habits], Iterator[Place]]:
+    convs, norms = (f"{prefix}CausalConv3d", "Conv2d"), (f"{prefix}RMS_norm",)
+
+    def places(decoder: Any, habits: Habits) -> Iterator[Place]:
+        def conv(module: Any) -> Any:
+            return _typed(module, convs)
+
+        for name, module in decoder.named_modules():
+            kind = type(module).__name__
+            if kind == f"{prefix}ResidualBlock":
+                _typed(module.nonlinearity, ("SiLU",))
+                shortcut = None if isinstance(module.conv_shortcut, torch.nn.Identity) else conv(module.conv_shortcut)
+                block = ResidualBlock(
+                    [_typed(module.norm1, norms), _typed(module.norm2, norms)],
+                    [conv(module.conv1), conv(module.conv2)],
+                    shortcut,
+                    habits,
+                )
+                yield Place(name, module, block, 2)
+            elif kind == f"{prefix}Resample" and module.mode in ("upsample2d", "upsample3d"):
+                time_conv = conv(module.time_conv) if module.mode == "upsample3d" else None
+                _typed(module.resample[0], (f"{prefix}Upsample",))
+                block_2 = Upsampling(conv(module.resample[1]), time_conv, habits)
+                yield Place(name, module, block_2, int(time_conv is not None))
+            elif kind == f"{prefix}AttentionBlock":
+                yield Place(name, module, None, 0)
+        yield Place("norm_out", decoder.norm_out, LoneNorm(_typed(decoder.norm_out, norms), habits), 0, leaf=True)
+        yield Place("conv_out", decoder.conv_out, LoneConv(conv(decoder.conv_out), habits), 1, leaf=True)
+
+    return places
+
+
+def _wan_sources(prefix: str = "", decoder: str = "Decoder3d", more: tuple[str, ...] = ()) -> tuple[str, ...]:
+    classes = ("CausalConv3d", "RMS_norm", "Resample", "ResidualBlock", "AttentionBlock")
+    return (*(f"{prefix}{name}.forward" for name in classes), f"{prefix}CausalConv3d.__init__", f"{decoder}.forward", *more)
+
+
+#: ComfyUI from 0.18.1 on; ComfyUI before, Diffusers.
+_NEW, _OLD = Habits(trims=True, joins=False, wide=False), Habits(trims=False, joins=True, wide=False)
+
+FAMILIES = (
+    Family(
+        "comfy.ldm.wan.vae",
+        "Decoder3d",
+        _wan_sources(more=("Decoder3d.run_up",)),
+        {"aeec69012ba8556f28bbc32d": _NEW, "669cec834039abc149a713f9": _OLD},
+        _core_wan,
+    ),
+    Family(
+        "comfy.ldm.wan.vae2_2",
+        "Decoder3d",
+        _wan_sources(more=("Up_ResidualBlock.forward", "DupUp3D.forward")),
+        {"39dc596508d64e417e3328bd": Habits(trims=True, joins=True, wide=False), "aa0a703dcd2e16762b229c65": _OLD},
+        _core_wan,
+    ),
+    Family(
+        "diffusers.models.autoencoders.autoencoder_kl_wan",
+        "WanDecoder3d",
+        _wan_sources("Wan", "WanDecoder3d", ("WanMidBlock.forward", "WanUpBlock.forward", "WanResidualUpBlock.forward")),
+        {"1713730dff42ee4652636679": Habits(trims=False, joins=True, wide=True)},
+        _diffusers_wan("Wan"),
+    ),
+    Family(
+        "diffusers.models.autoencoders.autoencoder_kl_qwenimage",
+        "QwenImageDecoder3d",
+        _wan_sources("QwenImage", "QwenImageDecoder3d", ("QwenImageMidBlock.forward", "QwenImageUpBlock.forward")),
+        {"6be6a7ee1a4e29980a66e4a7": Habits(trims=False, joins=True, wide=True)},
+        _diffusers_wan("QwenImage"),
+    ),
+)

@@ -1,0 +1,211 @@
+"""Norm over the channels, scale, weight and SiLU in one pass, rounding to the tensor's type where torch does.
+
+``F.normalize(x, dim=1) * scale * gamma + 0``, then SiLU, is a dozen passes of torch's; all of them round. The sum of
+squares is added in the order in which torch adds it, which depends on the layout that torch would have: see ``Order``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra import libdevice
+
+from .order import Formula, Order
+
+#: What ``F.normalize`` divides by at least.
+EPSILON = 1e-12
+INTERPRETED = bool(triton.knobs.runtime.interpret) if hasattr(triton, "knobs") else False
+
+
+@triton.jit
+def _pixel_norm(x_ptr, bias_ptr, pixel, mask, C: tl.constexpr, HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, P: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: E501
+    """The root of the sum of squares of each pixel's channels, ``(P,)`` in float32."""
+    NARROW: tl.constexpr = x_ptr.dtype.element_ty
+    SPAN: tl.constexpr = 4 * WIDTH
+    lane = tl.arange(0, SPAN)
+    total = tl.zeros([P, SPAN], tl.float32)
+    for start in tl.static_range(0, C, SPAN):
+        channel = start + lane
+        inside = mask & (channel < C)[None, :]
+        x = tl.load(x_ptr + pixel[:, None] * C + channel[None, :], mask=inside, other=0.0).to(tl.float32)
+        if HAS_BIAS:
+            bias = tl.load(bias_ptr + channel, mask=channel < C, other=0.0).to(tl.float32)
+            x = (x + bias[None, :]).to(NARROW).to(tl.float32)
+        total = tl.fma(x, x, total)
+    if ROWS:
+        four = tl.reshape(total, [P, WIDTH, 4])
+        which = tl.arange(0, 4)[None, None, :]
+        a0 = tl.sum(tl.where(which == 0, four, 0.0), 2)
+        a1 = tl.sum(tl.where(which == 1, four, 0.0), 2)
+        a2 = tl.sum(tl.where(which == 2, four, 0.0), 2)
+        a3 = tl.sum(tl.where(which == 3, four, 0.0), 2)
+    else:
+        four = tl.reshape(total, [P, 4, WIDTH])
+        which = tl.arange(0, 4)[None, :, None]
+        a0 = tl.sum(tl.where(which == 0, four, 0.0), 1)
+        a1 = tl.sum(tl.where(which == 1, four, 0.0), 1)
+        a2 = tl.sum(tl.where(which == 2, four, 0.0), 1)
+        a3 = tl.sum(tl.where(which == 3, four, 0.0), 1)
+    part = ((a0 + a1) + a2) + a3
+    if ROWS:
+        if WIDTH >= 128:
+            part = tl.sum(tl.reshape(part, [P, 2, WIDTH // 2]), 1)
+        HALF: tl.constexpr = WIDTH // 2 if WIDTH >= 128 else WIDTH
+        if HALF >= 64:
+            part = tl.sum(tl.reshape(part, [P, 2, HALF // 2]), 1)
+        WARP: tl.constexpr = HALF // 2 if HALF >= 64 else HALF
+        if WARP >= 32:
+            part = tl.sum(tl.reshape(part, [P, WARP // 2, 2]), 2)
+        if WARP >= 16:
+            part = tl.sum(tl.reshape(part, [P, 8, 2]), 2)
+        if WARP >= 8:
+            part = tl.sum(tl.reshape(part, [P, 4, 2]), 2)
+        part = tl.sum(tl.reshape(part, [P, 2, 2]), 2)
+        square = tl.sum(part, 1)
+    else:
+        if WIDTH >= 32:
+            part = tl.sum(tl.reshape(part, [P, 2, 16]), 1)
+        if WIDTH >= 16:
+            part = tl.sum(tl.reshape(part, [P, 2, 8]), 1)
+        if WIDTH >= 8:
+            part = tl.sum(tl.reshape(part, [P, 2, 4]), 1)
+        if WIDTH >= 4:
+            part = tl.sum(tl.reshape(part, [P, 2, 2]), 1)
+        square = tl.sum(part, 1)
+    return tl.sqrt_rn(square)
+
+
+@triton.jit
+def _norm_kernel(x_ptr, bias_ptr, gamma_ptr, out_ptr, norm_ptr, pixels, scale, epsilon, C: tl.constexpr, HAS_BIAS: tl.constexpr, GIVEN: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, KEEP: tl.constexpr, WIDE: tl.constexpr, SILU: tl.constexpr, ZERO: tl.constexpr, EXACT_EXP: tl.constexpr, P: tl.constexpr, B: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: E501
+    NARROW: tl.constexpr = x_ptr.dtype.element_ty
+    pixel = tl.program_id(0).to(tl.int64) * P + tl.arange(0, P)
+    mask = (pixel < pixels)[:, None]
+    if GIVEN:
+        norm = tl.load(norm_ptr + pixel, mask=pixel < pixels, other=1.0)
+    else:
+        norm = _pixel_norm(x_ptr, bias_ptr, pixel, mask, C, HAS_BIAS, ROWS, WIDTH, P)
+    if KEEP:
+        tl.store(norm_ptr + pixel, norm, mask=pixel < pixels)
+    if not WIDE:
+        norm = norm.to(NARROW).to(tl.float32)
+    norm = tl.where(norm < epsilon, epsilon, norm)
+    if not WIDE:
+        norm = norm.to(NARROW).to(tl.float32)
+    lane = tl.arange(0, B)
+    for start in tl.static_range(0, C, B):
+        channel = start + lane
+        inside = mask & (channel < C)[None, :]
+        place = pixel[:, None] * C + channel[None, :]
+        x = tl.load(x_ptr + place, mask=inside, other=0.0).to(tl.float32)
+        if HAS_BIAS:
+            bias = tl.load(bias_ptr + channel, mask=channel < C, other=0.0).to(tl.float32)
+            x = (x + bias[None, :]).to(NARROW).to(tl.float32)
+        gamma = tl.load(gamma_ptr + channel, mask=channel < C, other=0.0).to(tl.float32)
+        y = tl.div_rn(x, norm[:, None] + tl.zeros_like(x)).to(NARROW).to(tl.float32)
+        y = (y * scale).to(NARROW).to(tl.float32)
+        y = (y * gamma[None, :]).to(NARROW).to(tl.float32)
+        if ZERO:
+            y = y + 0.0
+        if SILU:
+            if EXACT_EXP:
+                y = tl.div_rn(y, 1.0 + libdevice.exp(-y))
+            else:
+                y = tl.div_rn(y, 1.0 + tl.exp(-y))
+        tl.store(out_ptr + place, y.to(NARROW), mask=inside)
+
+
+def norm_into(
+    out: Tensor, x: Tensor, bias: Tensor | None, gamma: Tensor, formula: Formula, order: Order, norms: Tensor | None
+) -> None:
+    """Write the norm of ``x`` (with ``bias`` added, and rounded, first) into ``out``.
+
+    Args:
+        out: as ``x``, dense in the same order.
+        x: ``(1, C, T, H, W)``, channels last and dense.
+        bias: ``(C,)`` or ``None``.
+        gamma: ``C`` weights, in the type of ``x``.
+        formula: what the model computes.
+        order: how the squares are added.
+        norms: ``T * H * W`` float32 values: what torch added, where ``order`` is ``given``; else, if it is there, what
+            the kernel adds is written to it.
+    """
+    channels = x.shape[1]
+    pixels = x.numel() // channels
+    given = order.kind == "given"
+    width = 4 if given else order.width
+    block = 32 if channels % 64 else 64
+    pixels_each = max(8, min(64, 8192 // max(4 * width, block)) if channels <= 192 else 32)
+    if 4 * width >= 128:
+        pixels_each = 16
+    _norm_kernel[(triton.cdiv(pixels, pixels_each),)](
+        x,
+        x if bias is None else bias,
+        gamma,
+        out,
+        x if norms is None else norms,
+        pixels,
+        formula.scale,
+        EPSILON,
+        C=channels,
+        HAS_BIAS=bias is not None,
+        GIVEN=given,
+        ROWS=order.kind == "rows",
+        WIDTH=width,
+        KEEP=norms is not None and not given,
+        WIDE=formula.wide,
+        SILU=formula.silu,
+        ZERO=formula.plus_zero,
+        EXACT_EXP=not INTERPRETED,
+        P=pixels_each,
+        B=block,
+        num_warps=4,
+    )
+
+
+def added_in(order: Order, x: Tensor) -> Tensor:
+    """Reference: the norms of ``x``, ``(1, C, …)`` in float32, with the squares added in ``order``: ``(1, …)``."""
+    wide = x.float()
+    channels = x.shape[1]
+    totals: list[list[Any]] = [[None] * 4 for _ in range(order.width)]
+    for channel in range(channels):
+        within, square = channel % (4 * order.width), wide[:, channel] * wide[:, channel]
+        turn, thread = (
+            divmod(within, order.width) if order.kind == "strided" else reversed(divmod(within, 4))
+        )
+        before = totals[thread][turn]
+        totals[thread][turn] = square if before is None else before + square
+    nothing = torch.zeros_like(wide[:, 0])
+    parts = []
+    for sums in totals:
+        a = [nothing if one is None else one for one in sums]
+        parts.append(((a[0] + a[1]) + a[2]) + a[3])
+    while len(parts) > 1:
+        half = len(parts) // 2
+        if order.kind == "strided" or len(parts) > 32:
+            parts = [parts[i] + parts[i + half] for i in range(half)]
+        else:
+            parts = [parts[2 * i] + parts[2 * i + 1] for i in range(half)]
+    # torch's own root of float32 numbers is not rounded correctly on every CPU.
+    return parts[0].double().sqrt().float()
+
+
+def norm_reference(
+    x: Tensor, bias: Tensor | None, gamma: Tensor, formula: Formula, norms: Tensor
+) -> Tensor:
+    """Reference: what ``norm_into`` writes, in plain torch, with the norms (``(1, …)`` in float32) at hand."""
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    if bias is not None:
+        x = x + bias.view(shape)
+    norm = norms.unsqueeze(1)
+    if formula.wide:
+        y = (x.float() / norm.clamp_min(EPSILON)).to(x.dtype)
+    else:
+        y = x / norm.to(x.dtype).clamp_min(EPSILON)
+    y = y * formula.scale * gamma.view(shape)
+    if formula.plus_zero:
+        y = y + 0
+    return torch.nn.functional.silu(y) if formula.silu else y

@@ -1,0 +1,224 @@
+"""A place of a decoder where a block of ours stands for one of stock's: one call, one of four ways.
+
+- *stock*: as if we were not there.
+- *proof*: stock's block makes the result; ours is compared with it.
+- *run*: our block makes the result, in the ways that were proven for just this call.
+- *audit*: ours makes the result, and stock's is compared with it.
+"""
+
+from __future__ import annotations
+
+import abc
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .hand import Hand, Weights
+from .kernels.order import Formula
+from .layout import Layout
+from .proof import StockNorms, TryingHand, share_that_differs
+from .stopwatch import Stopwatch
+from .verdicts import Verdict, digest
+
+if TYPE_CHECKING:
+    from .step import Step
+
+#: What a block keeps for its next call: tensors, words, or nothing.
+Kept = Tensor | str | None
+
+
+class Block(abc.ABC):
+    """What is computed in stock's stead.
+
+    ``norms``: stock's norms in the order in which stock's block calls them.
+    """
+
+    norms: list[tuple[torch.nn.Module, Formula]]
+
+    @abc.abstractmethod
+    def run(self, x: Tensor, kept: list[Kept], hand: Hand) -> tuple[Tensor, list[Kept]]:
+        """The result for ``x``, and what to keep.
+
+        Args:
+            x: ``(1, C, T, H, W)`` in any layout.
+            kept: what the call before has kept; it is emptied, so that its memory can be freed early.
+            hand: computes norms and convolutions.
+        """
+
+
+class Call:
+    """One call of a block in stock's loop: what it gets, and where what it keeps is put.
+
+    A loop keeps things in the list ``feat_cache``, from ``feat_idx`` on; to a lone convolution it hands ``cache_x``.
+    """
+
+    def __init__(self, place: Place, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        self._stock = place.stock
+        self._bound = place.__signature__.bind(*arguments, **named)
+        told = self._bound.arguments
+        self.x: Tensor = told["x"]
+        self._entries = place.entries
+        self._cache: list[Any] | None = told.get("feat_cache") if self._entries else None
+        self._index: list[int] = told["feat_idx"] if self._cache is not None else [0]
+        self._first = self._index[0]
+        self._handed = self._entries > 0 and "cache_x" in place.__signature__.parameters
+
+    @property
+    def kept(self) -> list[Kept]:
+        """What the loop keeps for this block now; empty where it keeps nothing."""
+        if self._handed:
+            return [self._bound.arguments.get("cache_x")]
+        return [] if self._cache is None else self._cache[self._first : self._first + self._entries]
+
+    def take(self) -> list[Kept]:
+        """``kept``, which the loop lets go."""
+        kept = self.kept
+        if self._cache is not None:
+            self._cache[self._first : self._first + self._entries] = [None] * self._entries
+        return kept
+
+    def keep(self, kept: list[Kept]) -> None:
+        """Put ``kept`` where stock's block would, and count on as it would."""
+        if self._cache is not None:
+            self._cache[self._first : self._first + self._entries] = kept
+            self._index[0] = self._first + self._entries
+
+    def after(self) -> list[Kept]:
+        """What stock's block has put there; nothing, where the loop does that itself."""
+        return [] if self._handed else self.kept
+
+    def in_stock(self, x: Tensor, kept: list[Kept]) -> tuple[Tensor, list[Kept]]:
+        """What stock's block makes of these, and keeps; the loop's own list is left as it is."""
+        told = dict(self._bound.arguments)
+        told["x"] = x
+        cache: list[Kept] = []
+        if self._handed:
+            told["cache_x"] = kept[0]
+        elif self._cache is not None:
+            cache = kept
+            told.update(feat_cache=cache, feat_idx=[0])
+        out: Tensor = self._stock(**told)
+        return out, cache
+
+
+class Place:
+    """Stands where a module's ``forward`` stood, for the time of a run.
+
+    Args:
+        name: of the module in the decoder.
+        module: whose ``forward`` it replaces.
+        block: what is computed instead; ``None``: nothing, but stock's code gets the layout that it has in stock.
+        entries: how many things the loop keeps for this block.
+        leaf: the module is a norm, or a convolution, called by stock's own loop.
+    """
+
+    def __init__(self, name: str, module: torch.nn.Module, block: Block | None, entries: int, leaf: bool = False) -> None:
+        self.name, self.module, self.block, self.entries, self.leaf = name, module, block, entries, leaf
+        self.stock: Callable[..., Any] = module.forward
+        self.__signature__ = inspect.signature(self.stock)
+        self.step: Step | None = None
+        self.weights = Weights()
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        step = self.step
+        if step is None or step.mode == "stock":
+            return self.stock(*arguments, **named)
+        call = Call(self, arguments, named)
+        number = step.number_of(self.name)
+        if step.mode == "proof":
+            return self._prove(step, call, number, arguments, named)
+        verdict = step.verdict_of(self.name, number)
+        if self.block is None or not verdict.proven:
+            step.ran(self.name, verdict, replaced=False)
+            x = verdict.x.dress(call.x)
+            out, kept = call.in_stock(x, dressed(call.take(), verdict.caches))
+            call.keep(kept)
+            return out
+        step.poll()
+        step.ran(self.name, verdict, replaced=True)
+        if step.audited == self.name:
+            return self._audit(step, call, verdict)
+        out, kept = self.block.run(call.x, call.take(), Hand(verdict.ways, self.weights))
+        call.keep(kept)
+        return out
+
+    def _prove(self, step: Step, call: Call, number: int, arguments: Any, named: Any) -> Any:
+        x, kept = call.x, call.kept
+        layout, caches = Layout.of(x), [Layout.of(one) if isinstance(one, Tensor) else one for one in kept]
+        key = digest(
+            [self.name, layout.to_json(), [one.to_json() if isinstance(one, Layout) else one for one in caches]]
+        )
+        known = step.note_call(self.name, number, key)
+        heard = StockNorms([] if self.block is None else self.block.norms)
+        if known is None and self.leaf and heard.modules:
+            heard.hear(x, heard.modules[0][1])
+            heard.modules = []
+        watch = Stopwatch(x.device)
+        if known is None and self.block is not None:
+            with heard.listening():
+                out = self.stock(*arguments, **named)
+        else:
+            out = self.stock(*arguments, **named)
+        watch.stop()
+        if known is not None:
+            known.milliseconds = min(known.milliseconds, watch.milliseconds)
+            return out
+        hand = TryingHand(heard, self.weights)
+        reason = "" if self.block is not None else "left as it is"
+        if self.block is not None:
+            try:
+                ours, ours_kept = self.block.run(x, list(kept), hand)
+                reason = difference(out, ours, call.after(), ours_kept)
+            except torch.cuda.OutOfMemoryError:
+                # Not proven now; there may be room another time.
+                step.not_now()
+                reason = "no memory for the proof"
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+        step.note_verdict(
+            key, Verdict(not reason, hand.ways, layout, caches, watch.milliseconds, reason)
+        )
+        return out
+
+    def _audit(self, step: Step, call: Call, verdict: Verdict) -> Any:
+        assert self.block is not None
+        x, kept = call.x, call.take()
+        try:
+            stock, stock_kept = call.in_stock(verdict.x.dress(x), dressed(list(kept), verdict.caches))
+        except torch.cuda.OutOfMemoryError:
+            out, ours_kept = self.block.run(x, kept, Hand(verdict.ways, self.weights))
+            call.keep(ours_kept)
+            return out
+        out, ours_kept = self.block.run(x, kept, Hand(verdict.ways, self.weights))
+        reason = difference(stock, out, stock_kept, ours_kept)
+        if reason:
+            step.failed_audit(self.name, reason)
+            out, ours_kept = stock, stock_kept
+        call.keep(ours_kept)
+        return out
+
+
+def dressed(kept: list[Kept], layouts: list[Layout | str | None]) -> list[Kept]:
+    """``kept``, each tensor in its layout."""
+    return [
+        layout.dress(one) if isinstance(one, Tensor) and isinstance(layout, Layout) else one
+        for one, layout in zip(kept, layouts, strict=True)
+    ]
+
+
+def difference(stock: Tensor, ours: Tensor, stock_kept: list[Kept], ours_kept: list[Kept]) -> str:
+    """In which way our result is not stock's, in words; empty where it is."""
+    share = share_that_differs(stock, ours)
+    if share:
+        return f"{share:.2%} of its values differ" if share < 1 else "its result differs"
+    for one, other in zip(stock_kept, ours_kept, strict=True):
+        if isinstance(one, Tensor) and isinstance(other, Tensor):
+            share = share_that_differs(one, other)
+            if share:
+                return f"{share:.2%} of what it keeps differ"
+        elif one is not other and one != other:
+            return "it keeps something else"
+    return ""

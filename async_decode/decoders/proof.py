@@ -1,0 +1,122 @@
+"""Proven, then used: a block's replacement is compared with stock's block, bit for bit, on the tensors of the run.
+
+Norms are compared before they are rounded: an order of adding that is not stock's shows in every tenth pixel of the
+float32 norms, but in one of a million of the rounded ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .hand import Hand, Ways, Weights, added_by_torch, biased, convolved
+from .kernels.order import ORDERS, ROW_ORDERS, Formula, Order
+from .layout import Layout
+from .stopwatch import best_of_two
+
+#: Comparisons go through tensors in parts of so many elements, so that they need little memory.
+_PART = 1 << 25
+
+
+class StockNorms:
+    """What stock's norms get and what torch adds there, listened to while stock's block runs.
+
+    Args:
+        modules: the norms of a block, in the order in which it calls them, with their formulas.
+    """
+
+    def __init__(self, modules: list[tuple[torch.nn.Module, Formula]]) -> None:
+        self.modules = modules
+        self.layouts: list[Layout] = []
+        self.norms: list[Tensor] = []
+
+    def hear(self, x: Tensor, formula: Formula) -> None:
+        """A norm is about to be made of ``x``."""
+        layout = Layout.of(x)
+        self.layouts.append(layout)
+        self.norms.append(added_by_torch(x, layout, formula))
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While the block runs."""
+
+        def hook(formula: Formula) -> Callable[[torch.nn.Module, Any], None]:
+            return lambda _module, arguments: self.hear(arguments[0], formula)
+
+        handles = [module.register_forward_pre_hook(hook(formula)) for module, formula in self.modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class TryingHand(Hand):
+    """Tries the ways there are, and keeps in ``ways`` the first ones that are stock's.
+
+    Args:
+        heard: what stock's norms were.
+        weights: of this run.
+    """
+
+    def __init__(self, heard: StockNorms, weights: Weights) -> None:
+        super().__init__(Ways(), weights)
+        self.heard = heard
+
+    def norm(self, number: int, out: Tensor, x: Tensor, bias: Tensor | None, gamma: Tensor, formula: Formula) -> None:
+        from .kernels.norm import norm_into
+
+        layout, expected = self.heard.layouts[number], self.heard.norms[number].flatten()
+        self.ways.norm_layouts.append(layout)
+        norms = torch.empty_like(expected)
+        lies_in_rows = layout.strides[1] == 1 and layout.shape[1] > 1
+        for order in (*ROW_ORDERS, *ORDERS) if lies_in_rows else ORDERS:
+            norm_into(out, x, bias, gamma, formula, order, norms)
+            if same_bits(norms, expected):
+                self.ways.orders.append(order)
+                return
+        self.ways.orders.append(Order("given"))
+        given = added_by_torch(biased(x, bias), layout, formula)
+        norm_into(out, x, bias, gamma, formula, Order("given"), given)
+
+    def conv(self, number: int, x: Tensor, weight: Tensor, module: torch.nn.Module) -> Tensor:
+        from .kernels import conv
+
+        lying = self.weights.of(weight)
+        expected = convolved(x, lying, module)
+        way = "cudnn"
+        if conv.fits(x, lying) and same_bits(conv.conv(x, lying), expected):
+            stock = best_of_two(x.device, lambda: convolved(x, lying, module))
+            ours = best_of_two(x.device, lambda: conv.conv(x, lying))
+            way = "triton" if ours < stock else "cudnn"
+        self.ways.convs.append(way)
+        return expected
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one shape and type hold the same bits, all NaNs being equal."""
+    return share_that_differs(a, b) == 0
+
+
+def share_that_differs(a: Tensor, b: Tensor) -> float:
+    """The share of the elements that differ in a bit, all NaNs being equal; 1 where shapes or types differ."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return 1.0
+    if a.numel() == 0:
+        return 0.0
+    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
+    differ = 0
+    axis = max(range(a.ndim), key=lambda one: a.shape[one]) if a.ndim else 0
+    step = max(1, _PART * a.shape[axis] // a.numel()) if a.ndim else 1
+    counts = []
+    for first, second in zip(a.split(step, axis), b.split(step, axis), strict=True) if a.ndim else [(a, b)]:
+        wrong = first.view(bits) != second.view(bits)
+        if a.is_floating_point():
+            wrong &= ~(first.isnan() & second.isnan())
+        counts.append(wrong.sum())
+    differ = int(torch.stack(counts).sum())
+    return differ / a.numel()

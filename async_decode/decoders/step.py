@@ -1,0 +1,191 @@
+"""One step of a decode: stock's loop runs it, and every place in it learns what to do.
+
+A step that begins as an earlier one did, with inputs of the same shapes and with what the decoder keeps lying in the
+same layouts in stock, is the same step: stock's run of it was seen, and every call in it proven or not. Any other step
+is stock's to run, and ours to learn from.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .audit import Auditor
+from .layout import Layout
+from .place import Place
+from .stopwatch import current
+from .verdicts import StepPlan, Verdict, Verdicts, digest
+
+
+class Tally:
+    """What was done in a run, for the report."""
+
+    def __init__(self) -> None:
+        #: Milliseconds of stock's that replacements stood for, and all of the steps that were seen.
+        self.replaced = 0.0
+        self.all = 0.0
+        self.proven_steps = 0
+        self.steps = 0
+        #: Why a place ran stock's code, by its name.
+        self.reasons: dict[str, str] = {}
+        self.places: set[str] = set()
+
+
+class Step:
+    """Stands where a decoder's ``forward`` stood, for the time of a run.
+
+    Args:
+        module: the decoder: what is called once a step.
+        places: in it.
+        verdicts: of this model on this machine.
+        poll: called at every call of a place that runs ours; raises what shall end the decode.
+        usable: says why the places cannot run just now (weights have been moved away); empty where they can.
+        auditor: chooses what to audit.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        places: list[Place],
+        verdicts: Verdicts,
+        *,
+        poll: Callable[[], None],
+        usable: Callable[[Tensor], str],
+        auditor: Auditor,
+    ) -> None:
+        self.stock: Callable[..., Any] = module.forward
+        self.__signature__ = inspect.signature(self.stock)
+        self.places = places
+        self.verdicts = verdicts
+        self.poll = poll
+        self.tally = Tally()
+        self.mode: Literal["stock", "proof", "run"] = "stock"
+        #: The name of the place that is audited in this step.
+        self.audited: str | None = None
+        self.warnings: list[str] = []
+        self.auditor = auditor
+        self._usable = usable
+        self._plan = StepPlan()
+        self._numbers: Counter[str] = Counter()
+        self._unfinished = False
+        for place in places:
+            place.step = self
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        told = self.__signature__.bind(*arguments, **named).arguments
+        x: Tensor = told["x"]
+        cache: list[Any] | None = told.get("feat_cache")
+        self.tally.steps += 1
+        self._numbers.clear()
+        reason = self.verdicts.out or self._usable(x)
+        with current(x.device):
+            if reason:
+                self.tally.reasons["all"] = reason
+                undress(cache)
+                self.mode = "stock"
+                return self.stock(*arguments, **named)
+            key = self._key(told, cache)
+            plan = self.verdicts.steps.get(key)
+            try:
+                if plan is None:
+                    return self._learn(key, cache, arguments, named)
+                return self._go(plan, cache, arguments, named)
+            finally:
+                self.mode = "stock"
+                self.audited = None
+
+    def _key(self, told: dict[str, Any], cache: list[Any] | None) -> str:
+        """A name for a step that begins like this one."""
+        plain: dict[str, Any] = {}
+        for name, value in told.items():
+            if isinstance(value, Tensor):
+                plain[name] = Layout.in_stock(value).to_json()
+            elif name == "feat_cache" and value is not None:
+                plain[name] = [Layout.in_stock(one).to_json() if isinstance(one, Tensor) else one for one in value]
+            else:
+                plain[name] = repr(value)
+        return digest(plain)
+
+    def _learn(self, key: str, cache: list[Any] | None, arguments: Any, named: Any) -> Any:
+        undress(cache)
+        self.mode, self._plan, self._unfinished = "proof", StepPlan(), False
+        self.tally.proven_steps += 1
+        out = self.stock(*arguments, **named)
+        self._plan.after = [Layout.of(one) if isinstance(one, Tensor) else None for one in cache or []]
+        if not self._unfinished:
+            self.verdicts.steps[key] = self._plan
+            self.verdicts.changed = True
+        return out
+
+    def _go(self, plan: StepPlan, cache: list[Any] | None, arguments: Any, named: Any) -> Any:
+        self.mode, self._plan = "run", plan
+        self.audited = self.auditor.choose(self._times(plan))
+        out = self.stock(*arguments, **named)
+        for one, layout in zip(cache or [], plan.after, strict=True):
+            if isinstance(one, Tensor) and layout is not None:
+                layout.mark(one)
+        return out
+
+    def _times(self, plan: StepPlan) -> dict[str, float]:
+        """Milliseconds of stock's in ``plan`` for each place that is replaced."""
+        times: dict[str, float] = {}
+        for call, key in plan.calls.items():
+            verdict = self.verdicts.verdicts[key]
+            if verdict.proven:
+                name = call.rpartition("#")[0]
+                times[name] = times.get(name, 0.0) + verdict.milliseconds
+        return times
+
+    def number_of(self, name: str) -> int:
+        """How many times this place was called in the step before."""
+        self._numbers[name] += 1
+        return self._numbers[name] - 1
+
+    def verdict_of(self, name: str, number: int) -> Verdict:
+        """Of this call in the step."""
+        return self.verdicts.verdicts[self._plan.calls[f"{name}#{number}"]]
+
+    def note_call(self, name: str, number: int, key: str) -> Verdict | None:
+        """Note, in a step that is learnt, which call this is; its verdict, if there is one."""
+        self._plan.calls[f"{name}#{number}"] = key
+        return self.verdicts.verdicts.get(key)
+
+    def note_verdict(self, key: str, verdict: Verdict) -> None:
+        """Note what a proof has found out."""
+        self.verdicts.verdicts[key] = verdict
+        self.verdicts.changed = True
+
+    def not_now(self) -> None:
+        """The proof could not be made: the step is not learnt."""
+        self._unfinished = True
+
+    def ran(self, name: str, verdict: Verdict, *, replaced: bool) -> None:
+        """Note who ran a call."""
+        self.tally.all += verdict.milliseconds
+        if replaced:
+            self.tally.replaced += verdict.milliseconds
+            self.tally.places.add(name)
+        elif verdict.reason:
+            self.tally.reasons[name] = verdict.reason
+
+    def failed_audit(self, name: str, reason: str) -> None:
+        """An audit found a difference: no replacement is used again on this machine."""
+        self.verdicts.out = f"an audit of {name} failed: {reason}"
+        self.verdicts.changed = True
+        self.verdicts.save()
+        self.warnings.append(
+            f"decoder: {name} was computed in both ways, and {reason}. Stock's result was used, and stock's decoder "
+            "from now on: the faster one is out on this machine for this model. Please report it"
+        )
+
+
+def undress(cache: list[Any] | None) -> None:
+    """Put what the decoder keeps into the layouts that it has in stock, for stock's code to go on."""
+    for number, one in enumerate(cache or []):
+        if isinstance(one, Tensor) and cache is not None:
+            cache[number] = Layout.in_stock(one).dress(one)

@@ -1,0 +1,124 @@
+"""The way in: ``with faster(model, …)``, for the time of a decode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from .audit import Auditor
+from .families import Unknown, find, unusable
+from .hand import Weights
+from .kernels import why_not
+from .step import Step
+from .verdicts import Verdicts, environment_of
+
+Mode = Literal["auto", "stock"]
+
+
+class DecoderUse:
+    """What became of a decoder in a run.
+
+    Attributes:
+        reason: why stock's decoder ran throughout; empty where it did not.
+    """
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._step: Step | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What somebody should know: an audit that failed."""
+        return [] if self._step is None else list(self._step.warnings)
+
+    @property
+    def summary(self) -> str:
+        """One line for the report; empty where nothing was asked for."""
+        if self.reason or self._step is None:
+            return f"decoder: stock's, {self.reason}" if self.reason else ""
+        tally, auditor = self._step.tally, self._step.auditor
+        if "all" in tally.reasons and not tally.replaced:
+            return f"decoder: stock's, {tally.reasons['all']}"
+        told = []
+        if tally.all:
+            told.append(f"{tally.replaced / tally.all:.0%} of the blocks' time in proven kernels")
+            told.append(f"{len(tally.places)} places, {auditor.audited} audited")
+        if tally.proven_steps:
+            told.append(f"{tally.proven_steps} of {tally.steps} steps were stock's, to prove them")
+        left = {name: why for name, why in tally.reasons.items() if why != "left as it is"}
+        if left:
+            name, why = next(iter(left.items()))
+            others = f" and {len(left) - 1} more" if len(left) > 1 else ""
+            told.append(f"stock's at {name}{others}: {why}")
+        return "decoder: " + ", ".join(told)
+
+
+@contextmanager
+def faster(
+    model: torch.nn.Module,
+    *,
+    device: torch.device,
+    verdicts: Path | None = None,
+    mode: Mode = "auto",
+    poll: Callable[[], None] | None = None,
+    audit_seed: int | None = None,
+) -> Iterator[DecoderUse]:
+    """Let the blocks of ``model``'s decoder be replaced by faster ones with the same bits, within the ``with`` block.
+
+    Args:
+        model: a VAE, of ComfyUI or Diffusers; one that is not known is left alone.
+        device: where it decodes.
+        verdicts: a folder for what was proven on this machine; ``None``: every run proves anew.
+        mode: ``stock`` leaves everything as it is.
+        poll: called again and again while it decodes; raises what shall end it.
+        audit_seed: for tests: makes the choice of what is audited the same each time.
+
+    Yields:
+        What becomes of it.
+    """
+    use = DecoderUse()
+    if mode == "stock":
+        use.reason = "as asked for"
+        yield use
+        return
+    use.reason = why_not(device)
+    if use.reason:
+        yield use
+        return
+    try:
+        decoder, places, sources = find(model)
+    except Unknown as unknown:
+        use.reason = str(unknown)
+        yield use
+        return
+    dtype = next(decoder.parameters()).dtype
+    known = Verdicts(verdicts, environment_of(decoder, device, dtype, sources))
+    step = use._step = Step(
+        decoder,
+        places,
+        known,
+        poll=poll if poll is not None else _nothing,
+        usable=lambda x: unusable(places, x),
+        auditor=Auditor(audit_seed),
+    )
+    weights = Weights()
+    # Before any is replaced: a place remembers the forward that it found.
+    stands: list[tuple[Any, Any]] = [(decoder, step), *((place.module, place) for place in places)]
+    for place in places:
+        place.weights = weights
+    try:
+        for module, stand in stands:
+            module.forward = stand
+        yield use
+    finally:
+        for module, _ in stands:
+            vars(module).pop("forward", None)
+        known.save()
+
+
+def _nothing() -> None:
+    """No poll."""

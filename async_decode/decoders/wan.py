@@ -1,0 +1,190 @@
+"""Blocks of the Wan family's decoders: Wan 2.1, Qwen-Image and Wan 2.2, in ComfyUI's classes and in Diffusers'."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .hand import Hand
+from .kernels.order import Formula
+from .layout import channels_last, room_for
+from .place import Block, Kept
+
+
+@dataclass(frozen=True)
+class Habits:
+    """In what the versions of the family differ.
+
+    Attributes:
+        trims: a single frame without a past is convolved with the last slice of the weights, not with frames of zeros.
+        joins: of a single frame, the frame before is kept as well.
+        wide: norms divide in float32.
+    """
+
+    trims: bool
+    joins: bool
+    wide: bool
+
+
+class Causal:
+    """A convolution over time that is handed the end of what it got before.
+
+    Args:
+        conv: the module, whose weights these are.
+        norm: the norm before it; ``None``: there is none.
+        silu: SiLU follows the norm.
+    """
+
+    def __init__(self, conv: Any, habits: Habits, norm: Any = None, silu: bool = True) -> None:
+        self.conv, self.habits, self.norm = conv, habits, norm
+        self.formula = None if norm is None else formula_of(norm, habits, silu)
+
+    def run(
+        self, number: int, x: Tensor, bias: Tensor | None, past: list[Kept], keeps: bool, hand: Hand
+    ) -> tuple[Tensor, Kept]:
+        """What the convolution makes of ``x``, without its bias, and what it keeps.
+
+        Args:
+            number: of the norm and of the convolution in the block.
+            x: channels last.
+            bias: added to ``x`` before the norm.
+            past: ends with what was kept before, which is taken off it.
+            keeps: something is kept.
+        """
+        before = past.pop() if past else None
+        earlier = before if isinstance(before, Tensor) else None
+        frames, known = x.shape[2], 0 if earlier is None else earlier.shape[2]
+        lead = self.conv.weight.shape[2] - 1
+        trimmed = self.habits.trims and earlier is None and frames == 1
+        front = 0 if trimmed else lead
+        room = room_for(x.shape[1], front + frames, x)
+        if front > known:
+            room[:, :, : front - known].zero_()
+        if earlier is not None:
+            room[:, :, front - known : front].copy_(earlier)
+        del before, earlier
+        if self.formula is None:
+            room[:, :, front:].copy_(x)
+        else:
+            hand.norm(number, room[:, :, front:], x, bias, self.norm.gamma, self.formula)
+        del x
+        kept: Kept = None
+        if keeps:
+            count = 2 if self.habits.joins and known else min(2, frames)
+            kept = room[:, :, -count:]
+            # A part of the room would keep all of it alive.
+            kept = kept if room.shape[2] == count else kept.clone(memory_format=torch.channels_last_3d)
+        weight = self.conv.weight[:, :, -1:] if trimmed and lead else self.conv.weight
+        return hand.conv(number, room, weight, self.conv), kept
+
+
+class ResidualBlock(Block):
+    """Norm, SiLU, convolution, twice, and a shortcut.
+
+    Args:
+        norms, convs: two of each.
+        shortcut: a convolution of one pixel, or ``None``.
+    """
+
+    def __init__(self, norms: list[Any], convs: list[Any], shortcut: Any, habits: Habits) -> None:
+        self.norms = [(norm, formula_of(norm, habits, True)) for norm in norms]
+        self.first, self.second = (Causal(conv, habits, norm) for conv, norm in zip(convs, norms, strict=True))
+        self.shortcut = shortcut
+
+    def run(self, x: Tensor, kept: list[Kept], hand: Hand) -> tuple[Tensor, list[Kept]]:
+        x, keeps = channels_last(x), bool(kept)
+        kept.reverse()
+        h, first = self.first.run(0, x, None, kept, keeps, hand)
+        h, second = self.second.run(1, h, self.first.conv.bias, kept, keeps, hand)
+        if self.shortcut is None:
+            out = add_residual(h, self.second.conv.bias, x)
+        else:
+            out = add_residual(h, self.second.conv.bias, hand.conv(2, x, self.shortcut.weight, self.shortcut), self.shortcut.bias)
+        return out, [first, second] if keeps else []
+
+
+class Upsampling(Block):
+    """Twice the height and width; twice the frames, where there is a convolution over time."""
+
+    norms: list[Any] = []
+
+    def __init__(self, conv: Any, time_conv: Any, habits: Habits) -> None:
+        self.conv, self.habits = conv, habits
+        self.time = None if time_conv is None else Causal(time_conv, habits)
+
+    def run(self, x: Tensor, kept: list[Kept], hand: Hand) -> tuple[Tensor, list[Kept]]:
+        from .kernels.upsample import double
+
+        x = channels_last(x)
+        keeps: list[Kept] = []
+        number = 0
+        if self.time is not None and kept:
+            past = kept.pop()
+            if past is None:
+                keeps = ["Rep"]
+                up = double(x, None, 1)
+            else:
+                keeps = [self._end(x, past)]
+                number = 1
+                y, _ = self.time.run(0, x, None, [past] if isinstance(past, Tensor) else [], False, hand)
+                del past
+                up = double(y, self.time.conv.bias, 2)
+                del y
+        else:
+            up = double(x, None, 1)
+        del x
+        out = hand.conv(number, up, self.conv.weight, self.conv)
+        del up
+        # Frames are the batch here: seen as a clip they are channels last as well.
+        return add_residual(out, self.conv.bias, None).permute(1, 0, 2, 3).unsqueeze(0), keeps
+
+    def _end(self, x: Tensor, past: Kept) -> Tensor:
+        end = x[:, :, -2:]
+        if self.habits.joins and x.shape[2] < 2:
+            before = past[:, :, -1:] if isinstance(past, Tensor) else torch.zeros_like(x)
+            end = torch.cat([before, x], 2)
+        return end.clone(memory_format=torch.channels_last_3d)
+
+
+class LoneNorm(Block):
+    """The norm of a decoder's head, which stock's loop calls by itself."""
+
+    def __init__(self, norm: Any, habits: Habits) -> None:
+        self.norm, self.formula = norm, formula_of(norm, habits, False)
+        self.norms = [(norm, self.formula)]
+
+    def run(self, x: Tensor, kept: list[Kept], hand: Hand) -> tuple[Tensor, list[Kept]]:
+        x = channels_last(x)
+        out = torch.empty_like(x)
+        hand.norm(0, out, x, None, self.norm.gamma, self.formula)
+        return out, []
+
+
+class LoneConv(Block):
+    """The convolution of a decoder's head, which stock's loop calls by itself and hands what it has kept."""
+
+    norms: list[Any] = []
+
+    def __init__(self, conv: Any, habits: Habits) -> None:
+        self.conv = Causal(conv, habits)
+
+    def run(self, x: Tensor, kept: list[Kept], hand: Hand) -> tuple[Tensor, list[Kept]]:
+        past = [one for one in kept if one is not None]
+        kept.clear()
+        out, _ = self.conv.run(0, channels_last(x), None, past, False, hand)
+        return add_residual(out, self.conv.conv.bias).contiguous(), []
+
+
+def add_residual(x: Tensor, bias: Tensor | None, y: Tensor | None = None, y_bias: Tensor | None = None) -> Tensor:
+    """See the kernel of this name, which needs Triton."""
+    from .kernels.residual import add_residual
+
+    return add_residual(x, bias, y, y_bias)
+
+
+def formula_of(norm: Any, habits: Habits, silu: bool) -> Formula:
+    """What this norm computes."""
+    return Formula(float(norm.scale), wide=habits.wide, silu=silu)
