@@ -130,7 +130,9 @@ def _core_wan(decoder: Any, habits: Habits) -> Iterator[Place]:
         elif kind == "Resample" and module.mode in ("upsample2d", "upsample3d"):
             time_conv = conv(module.time_conv) if module.mode == "upsample3d" else None
             _typed(module.resample[0], ("Upsample",))
-            yield Place(name, module, Upsampling(conv(module.resample[1]), time_conv, habits), int(time_conv is not None))
+            yield Place(
+                name, module, Upsampling(conv(module.resample[1]), time_conv, habits), int(time_conv is not None)
+            )
         elif kind == "AttentionBlock":
             yield Place(name, module, None, 0)
     yield Place("head.0", decoder.head[0], LoneNorm(_typed(decoder.head[0], _CORE_NORMS), habits), 0, leaf=True)
@@ -171,7 +173,12 @@ def _diffusers_wan(prefix: str) -> Callable[[torch.nn.Module, Habits], Iterator[
 
 def _wan_sources(prefix: str = "", decoder: str = "Decoder3d", more: tuple[str, ...] = ()) -> tuple[str, ...]:
     classes = ("CausalConv3d", "RMS_norm", "Resample", "ResidualBlock", "AttentionBlock")
-    return (*(f"{prefix}{name}.forward" for name in classes), f"{prefix}CausalConv3d.__init__", f"{decoder}.forward", *more)
+    return (
+        *(f"{prefix}{name}.forward" for name in classes),
+        f"{prefix}CausalConv3d.__init__",
+        f"{decoder}.forward",
+        *more,
+    )
 
 
 #: ComfyUI from 0.18.1 on; ComfyUI before, Diffusers.
@@ -195,7 +202,9 @@ FAMILIES = (
     Family(
         "diffusers.models.autoencoders.autoencoder_kl_wan",
         "WanDecoder3d",
-        _wan_sources("Wan", "WanDecoder3d", ("WanMidBlock.forward", "WanUpBlock.forward", "WanResidualUpBlock.forward")),
+        _wan_sources(
+            "Wan", "WanDecoder3d", ("WanMidBlock.forward", "WanUpBlock.forward", "WanResidualUpBlock.forward")
+        ),
         {"1713730dff42ee4652636679": Habits(trims=False, joins=True, wide=True)},
         _diffusers_wan("Wan"),
     ),

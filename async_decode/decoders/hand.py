@@ -75,9 +75,10 @@ class Hand:
         from .kernels.norm import norm_into
 
         order = self.ways.orders[number]
-        norms = None
         if order.kind == "given":
             norms = added_by_torch(biased(x, bias), self.ways.norm_layouts[number], formula)
+        else:
+            norms = torch.empty(x.numel() // x.shape[1], dtype=torch.float32, device=x.device)
         norm_into(out, x, bias, gamma, formula, order, norms)
 
     def conv(self, number: int, x: Tensor, weight: Tensor, module: torch.nn.Module) -> Tensor:
@@ -85,7 +86,8 @@ class Hand:
         if self.ways.convs[number] == "triton":
             from .kernels.conv import conv
 
-            return conv(x, self.weights.of(weight))
+            fast: Tensor = conv(x, self.weights.of(weight))
+            return fast
         return convolved(x, self.weights.of(weight), module)
 
 

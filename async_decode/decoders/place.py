@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -23,11 +23,38 @@ from .proof import StockNorms, TryingHand, share_that_differs
 from .stopwatch import Stopwatch
 from .verdicts import Verdict, digest
 
-if TYPE_CHECKING:
-    from .step import Step
-
 #: What a block keeps for its next call: tensors, words, or nothing.
 Kept = Tensor | str | None
+
+
+class Guide(Protocol):
+    """What a place has to know of the step that it is called in."""
+
+    mode: Literal["stock", "proof", "run"]
+    #: The name of the place that is audited in this step.
+    audited: str | None
+    poll: Callable[[], None]
+
+    def number_of(self, name: str) -> int:
+        """How many times this place was called in the step before."""
+
+    def verdict_of(self, name: str, number: int) -> Verdict:
+        """Of this call in the step."""
+
+    def note_call(self, name: str, number: int, key: str) -> Verdict | None:
+        """Note, in a step that is learnt, which call this is; its verdict, if there is one."""
+
+    def note_verdict(self, key: str, verdict: Verdict) -> None:
+        """Note what a proof has found out."""
+
+    def not_now(self) -> None:
+        """The proof could not be made: the step is not learnt."""
+
+    def ran(self, name: str, verdict: Verdict, *, replaced: bool) -> None:
+        """Note who ran a call."""
+
+    def failed_audit(self, name: str, reason: str) -> None:
+        """An audit found a difference: no replacement is used again on this machine."""
 
 
 class Block(abc.ABC):
@@ -115,11 +142,13 @@ class Place:
         leaf: the module is a norm, or a convolution, called by stock's own loop.
     """
 
-    def __init__(self, name: str, module: torch.nn.Module, block: Block | None, entries: int, leaf: bool = False) -> None:
+    def __init__(
+        self, name: str, module: torch.nn.Module, block: Block | None, entries: int, leaf: bool = False
+    ) -> None:
         self.name, self.module, self.block, self.entries, self.leaf = name, module, block, entries, leaf
         self.stock: Callable[..., Any] = module.forward
         self.__signature__ = inspect.signature(self.stock)
-        self.step: Step | None = None
+        self.step: Guide | None = None
         self.weights = Weights()
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
@@ -145,7 +174,7 @@ class Place:
         call.keep(kept)
         return out
 
-    def _prove(self, step: Step, call: Call, number: int, arguments: Any, named: Any) -> Any:
+    def _prove(self, step: Guide, call: Call, number: int, arguments: Any, named: Any) -> Any:
         x, kept = call.x, call.kept
         layout, caches = Layout.of(x), [Layout.of(one) if isinstance(one, Tensor) else one for one in kept]
         key = digest(
@@ -178,12 +207,10 @@ class Place:
                 reason = "no memory for the proof"
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
-        step.note_verdict(
-            key, Verdict(not reason, hand.ways, layout, caches, watch.milliseconds, reason)
-        )
+        step.note_verdict(key, Verdict(not reason, hand.ways, layout, caches, watch.milliseconds, reason))
         return out
 
-    def _audit(self, step: Step, call: Call, verdict: Verdict) -> Any:
+    def _audit(self, step: Guide, call: Call, verdict: Verdict) -> Any:
         assert self.block is not None
         x, kept = call.x, call.take()
         try:

@@ -165,7 +165,9 @@ def digest(told: Any) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def environment_of(model: torch.nn.Module, device: torch.device, dtype: torch.dtype, sources: list[str]) -> dict[str, Any]:
+def environment_of(
+    model: torch.nn.Module, device: torch.device, dtype: torch.dtype, sources: list[str]
+) -> dict[str, Any]:
     """Everything that decides which kernels run, and what they compute.
 
     Args:
@@ -194,7 +196,9 @@ def environment_of(model: torch.nn.Module, device: torch.device, dtype: torch.dt
         "settings": {name: getattr(torch.backends.cudnn, name) for name in _SETTINGS},
         "algorithms": torch.are_deterministic_algorithms_enabled(),
         "variables": {
-            name: value for name, value in os.environ.items() if "CUDNN" in name or name.startswith(("NVIDIA_TF32", "TRITON"))
+            name: value
+            for name, value in os.environ.items()
+            if "CUDNN" in name or name.startswith(("NVIDIA_TF32", "TRITON"))
         },
         "dtype": str(dtype),
         "model": digest([[name, list(one.shape), str(one.dtype)] for name, one in model.named_parameters()]),

@@ -102,16 +102,17 @@ class ResidualBlock(Block):
         if self.shortcut is None:
             out = add_residual(h, self.second.conv.bias, x)
         else:
-            out = add_residual(h, self.second.conv.bias, hand.conv(2, x, self.shortcut.weight, self.shortcut), self.shortcut.bias)
+            out = add_residual(
+                h, self.second.conv.bias, hand.conv(2, x, self.shortcut.weight, self.shortcut), self.shortcut.bias
+            )
         return out, [first, second] if keeps else []
 
 
 class Upsampling(Block):
     """Twice the height and width; twice the frames, where there is a convolution over time."""
 
-    norms: list[Any] = []
-
     def __init__(self, conv: Any, time_conv: Any, habits: Habits) -> None:
+        self.norms = []
         self.conv, self.habits = conv, habits
         self.time = None if time_conv is None else Causal(time_conv, habits)
 
@@ -166,13 +167,12 @@ class LoneNorm(Block):
 class LoneConv(Block):
     """The convolution of a decoder's head, which stock's loop calls by itself and hands what it has kept."""
 
-    norms: list[Any] = []
-
     def __init__(self, conv: Any, habits: Habits) -> None:
+        self.norms = []
         self.conv = Causal(conv, habits)
 
     def run(self, x: Tensor, kept: list[Kept], hand: Hand) -> tuple[Tensor, list[Kept]]:
-        past = [one for one in kept if one is not None]
+        past: list[Kept] = [one for one in kept if one is not None]
         kept.clear()
         out, _ = self.conv.run(0, channels_last(x), None, past, False, hand)
         return add_residual(out, self.conv.conv.bias).contiguous(), []

@@ -11,7 +11,7 @@ import functools
 import torch
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def why_not(device: torch.device) -> str:
     """Why the kernels cannot run on ``device``, in words for the report; empty where they can."""
     if device.type != "cuda":
@@ -23,7 +23,7 @@ def why_not(device: torch.device) -> str:
         return f"nobody has tried the kernels on a card of compute capability {major}.{minor}"
     try:
         import triton
-        import triton.language.extra.libdevice  # noqa: F401
+        import triton.language.extra.libdevice
     except Exception as error:  # a broken installation raises anything
         return f"Triton is not installed ({type(error).__name__})"
     if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 0):

@@ -17,7 +17,19 @@ BLOCK = 32
 
 
 @triton.jit
-def _conv_kernel(x_ptr, w_ptr, out_ptr, height, width, pixels, C: tl.constexpr, N0: tl.constexpr, N1: tl.constexpr, P: tl.constexpr, K: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: E501
+def _conv_kernel(
+    x_ptr,
+    w_ptr,
+    out_ptr,
+    height,
+    width,
+    pixels,
+    C: tl.constexpr,
+    N0: tl.constexpr,
+    N1: tl.constexpr,
+    P: tl.constexpr,
+    K: tl.constexpr,
+):
     N: tl.constexpr = N0 + N1
     pixel = tl.program_id(0) * P + tl.arange(0, P)
     mask = pixel < pixels

@@ -6,6 +6,7 @@ squares is added in the order in which torch adds it, which depends on the layou
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -18,17 +19,28 @@ from .order import Formula, Order
 
 #: What ``F.normalize`` divides by at least.
 EPSILON = 1e-12
-INTERPRETED = bool(triton.knobs.runtime.interpret) if hasattr(triton, "knobs") else False
+#: Triton's interpreter has no libdevice.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @triton.jit
-def _pixel_norm(x_ptr, bias_ptr, pixel, mask, C: tl.constexpr, HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, P: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: E501
+def _pixel_norm(
+    x_ptr,
+    bias_ptr,
+    pixel,
+    mask,
+    C: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    P: tl.constexpr,
+):
     """The root of the sum of squares of each pixel's channels, ``(P,)`` in float32."""
     NARROW: tl.constexpr = x_ptr.dtype.element_ty
     SPAN: tl.constexpr = 4 * WIDTH
     lane = tl.arange(0, SPAN)
     total = tl.zeros([P, SPAN], tl.float32)
-    for start in tl.static_range(0, C, SPAN):
+    for start in range(0, C, SPAN):
         channel = start + lane
         inside = mask & (channel < C)[None, :]
         x = tl.load(x_ptr + pixel[:, None] * C + channel[None, :], mask=inside, other=0.0).to(tl.float32)
@@ -80,7 +92,27 @@ def _pixel_norm(x_ptr, bias_ptr, pixel, mask, C: tl.constexpr, HAS_BIAS: tl.cons
 
 
 @triton.jit
-def _norm_kernel(x_ptr, bias_ptr, gamma_ptr, out_ptr, norm_ptr, pixels, scale, epsilon, C: tl.constexpr, HAS_BIAS: tl.constexpr, GIVEN: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, KEEP: tl.constexpr, WIDE: tl.constexpr, SILU: tl.constexpr, ZERO: tl.constexpr, EXACT_EXP: tl.constexpr, P: tl.constexpr, B: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: E501
+def _norm_kernel(
+    x_ptr,
+    bias_ptr,
+    gamma_ptr,
+    out_ptr,
+    norm_ptr,
+    pixels,
+    scale,
+    epsilon,
+    C: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    GIVEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WIDE: tl.constexpr,
+    SILU: tl.constexpr,
+    ZERO: tl.constexpr,
+    EXACT_EXP: tl.constexpr,
+    P: tl.constexpr,
+    B: tl.constexpr,
+):
     NARROW: tl.constexpr = x_ptr.dtype.element_ty
     pixel = tl.program_id(0).to(tl.int64) * P + tl.arange(0, P)
     mask = (pixel < pixels)[:, None]
@@ -88,7 +120,6 @@ def _norm_kernel(x_ptr, bias_ptr, gamma_ptr, out_ptr, norm_ptr, pixels, scale, e
         norm = tl.load(norm_ptr + pixel, mask=pixel < pixels, other=1.0)
     else:
         norm = _pixel_norm(x_ptr, bias_ptr, pixel, mask, C, HAS_BIAS, ROWS, WIDTH, P)
-    if KEEP:
         tl.store(norm_ptr + pixel, norm, mask=pixel < pixels)
     if not WIDE:
         norm = norm.to(NARROW).to(tl.float32)
@@ -96,7 +127,7 @@ def _norm_kernel(x_ptr, bias_ptr, gamma_ptr, out_ptr, norm_ptr, pixels, scale, e
     if not WIDE:
         norm = norm.to(NARROW).to(tl.float32)
     lane = tl.arange(0, B)
-    for start in tl.static_range(0, C, B):
+    for start in range(0, C, B):
         channel = start + lane
         inside = mask & (channel < C)[None, :]
         place = pixel[:, None] * C + channel[None, :]
@@ -111,7 +142,7 @@ def _norm_kernel(x_ptr, bias_ptr, gamma_ptr, out_ptr, norm_ptr, pixels, scale, e
         if ZERO:
             y = y + 0.0
         if SILU:
-            if EXACT_EXP:
+            if EXACT_EXP:  # noqa: SIM108  (a branch for the compiler)
                 y = tl.div_rn(y, 1.0 + libdevice.exp(-y))
             else:
                 y = tl.div_rn(y, 1.0 + tl.exp(-y))
@@ -119,7 +150,7 @@ def _norm_kernel(x_ptr, bias_ptr, gamma_ptr, out_ptr, norm_ptr, pixels, scale, e
 
 
 def norm_into(
-    out: Tensor, x: Tensor, bias: Tensor | None, gamma: Tensor, formula: Formula, order: Order, norms: Tensor | None
+    out: Tensor, x: Tensor, bias: Tensor | None, gamma: Tensor, formula: Formula, order: Order, norms: Tensor
 ) -> None:
     """Write the norm of ``x`` (with ``bias`` added, and rounded, first) into ``out``.
 
@@ -130,8 +161,8 @@ def norm_into(
         gamma: ``C`` weights, in the type of ``x``.
         formula: what the model computes.
         order: how the squares are added.
-        norms: ``T * H * W`` float32 values: what torch added, where ``order`` is ``given``; else, if it is there, what
-            the kernel adds is written to it.
+        norms: ``T * H * W`` float32 values: what torch added, where ``order`` is ``given``; else what the kernel adds
+            is written to it.
     """
     channels = x.shape[1]
     pixels = x.numel() // channels
@@ -146,7 +177,7 @@ def norm_into(
         x if bias is None else bias,
         gamma,
         out,
-        x if norms is None else norms,
+        norms,
         pixels,
         formula.scale,
         EPSILON,
@@ -155,7 +186,6 @@ def norm_into(
         GIVEN=given,
         ROWS=order.kind == "rows",
         WIDTH=width,
-        KEEP=norms is not None and not given,
         WIDE=formula.wide,
         SILU=formula.silu,
         ZERO=formula.plus_zero,
@@ -173,9 +203,7 @@ def added_in(order: Order, x: Tensor) -> Tensor:
     totals: list[list[Any]] = [[None] * 4 for _ in range(order.width)]
     for channel in range(channels):
         within, square = channel % (4 * order.width), wide[:, channel] * wide[:, channel]
-        turn, thread = (
-            divmod(within, order.width) if order.kind == "strided" else reversed(divmod(within, 4))
-        )
+        turn, thread = divmod(within, order.width) if order.kind == "strided" else reversed(divmod(within, 4))
         before = totals[thread][turn]
         totals[thread][turn] = square if before is None else before + square
     nothing = torch.zeros_like(wide[:, 0])
@@ -193,18 +221,14 @@ def added_in(order: Order, x: Tensor) -> Tensor:
     return parts[0].double().sqrt().float()
 
 
-def norm_reference(
-    x: Tensor, bias: Tensor | None, gamma: Tensor, formula: Formula, norms: Tensor
-) -> Tensor:
+def norm_reference(x: Tensor, bias: Tensor | None, gamma: Tensor, formula: Formula, norms: Tensor) -> Tensor:
     """Reference: what ``norm_into`` writes, in plain torch, with the norms (``(1, …)`` in float32) at hand."""
     shape = (1, -1) + (1,) * (x.ndim - 2)
     if bias is not None:
         x = x + bias.view(shape)
     norm = norms.unsqueeze(1)
-    if formula.wide:
-        y = (x.float() / norm.clamp_min(EPSILON)).to(x.dtype)
-    else:
-        y = x / norm.to(x.dtype).clamp_min(EPSILON)
+    wide = x.float() / norm.clamp_min(EPSILON)
+    y = wide.to(x.dtype) if formula.wide else x / norm.to(x.dtype).clamp_min(EPSILON)
     y = y * formula.scale * gamma.view(shape)
     if formula.plus_zero:
         y = y + 0

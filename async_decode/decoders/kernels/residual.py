@@ -11,7 +11,19 @@ from torch import Tensor
 
 
 @triton.jit
-def _residual_kernel(x_ptr, bias_ptr, y_ptr, y_bias_ptr, out_ptr, n, C: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_Y: tl.constexpr, HAS_Y_BIAS: tl.constexpr, B: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: E501
+def _residual_kernel(
+    x_ptr,
+    bias_ptr,
+    y_ptr,
+    y_bias_ptr,
+    out_ptr,
+    n,
+    C: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_Y: tl.constexpr,
+    HAS_Y_BIAS: tl.constexpr,
+    B: tl.constexpr,
+):
     NARROW: tl.constexpr = x_ptr.dtype.element_ty
     i = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     mask = i < n

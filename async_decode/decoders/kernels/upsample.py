@@ -13,7 +13,18 @@ from torch import Tensor
 
 
 @triton.jit
-def _double_kernel(x_ptr, bias_ptr, out_ptr, height, width, C: tl.constexpr, FRAMES: tl.constexpr, HAS_BIAS: tl.constexpr, CP: tl.constexpr, X: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: E501
+def _double_kernel(
+    x_ptr,
+    bias_ptr,
+    out_ptr,
+    height,
+    width,
+    C: tl.constexpr,
+    FRAMES: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    CP: tl.constexpr,
+    X: tl.constexpr,
+):
     NARROW: tl.constexpr = x_ptr.dtype.element_ty
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * X + tl.arange(0, X)
@@ -49,7 +60,8 @@ def double(x: Tensor, bias: Tensor | None, frames: int) -> Tensor:
         device=x.device,
         memory_format=torch.channels_last,
     )
-    _double_kernel[(frames * time * 2 * height, triton.cdiv(2 * width, 32))](
+    columns = 32 if channels <= 256 else 8
+    _double_kernel[(frames * time * 2 * height, triton.cdiv(2 * width, columns))](
         x,
         x if bias is None else bias,
         out,
@@ -59,7 +71,7 @@ def double(x: Tensor, bias: Tensor | None, frames: int) -> Tensor:
         FRAMES=frames,
         HAS_BIAS=bias is not None,
         CP=triton.next_power_of_2(channels),
-        X=32 if channels <= 256 else 8,
+        X=columns,
         num_warps=4,
     )
     return out
@@ -70,5 +82,9 @@ def double_reference(x: Tensor, bias: Tensor | None, frames: int) -> Tensor:
     if bias is not None:
         x = x + bias.view(1, -1, 1, 1, 1)
     _, wide, time, height, width = x.shape
-    x = x.view(frames, wide // frames, time, height, width).permute(2, 0, 1, 3, 4).reshape(-1, wide // frames, height, width)
+    x = (
+        x.view(frames, wide // frames, time, height, width)
+        .permute(2, 0, 1, 3, 4)
+        .reshape(-1, wide // frames, height, width)
+    )
     return torch.nn.functional.interpolate(x, scale_factor=2.0, mode="nearest-exact")

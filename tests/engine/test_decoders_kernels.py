@@ -1,0 +1,122 @@
+"""The kernels beside their references: on the GPU where there is one, else in Triton's interpreter.
+
+The interpreter cuts float32 down to bfloat16 where a GPU rounds, so that it is shown float16.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import Tensor
+
+ON_GPU = torch.cuda.is_available()
+if not ON_GPU:
+    # Before Triton is imported for the first time.
+    os.environ["TRITON_INTERPRET"] = "1"
+pytest.importorskip("triton", reason="Triton is not installed")
+
+from async_decode.decoders.kernels.conv import conv, conv_reference  # noqa: E402
+from async_decode.decoders.kernels.norm import added_in, norm_into, norm_reference  # noqa: E402
+from async_decode.decoders.kernels.order import ORDERS, ROW_ORDERS, Formula, Order  # noqa: E402
+from async_decode.decoders.kernels.residual import add_residual, residual_reference  # noqa: E402
+from async_decode.decoders.kernels.upsample import double, double_reference  # noqa: E402
+
+DEVICE = torch.device("cuda" if ON_GPU else "cpu")
+
+
+def numbers(*shape: int, seed: int = 0) -> Tensor:
+    """Random numbers, channels last where they are a clip."""
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, torch.float16)
+    return drawn.contiguous(memory_format=torch.channels_last_3d) if drawn.ndim == 5 else drawn
+
+
+@pytest.mark.parametrize("order", [*ORDERS[:3], ROW_ORDERS[0]], ids=str)
+@pytest.mark.parametrize("channels", [96, 40])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_norm_adds_in_the_order_it_is_told_and_rounds_as_torch_does(
+    order: Order, channels: int, has_bias: bool
+) -> None:
+    x, gamma = numbers(1, channels, 2, 3, 5), numbers(channels, seed=1)
+    bias = numbers(channels, seed=2) if has_bias else None
+    formula = Formula(channels**0.5, silu=False)
+    out, norms = torch.full_like(x, torch.nan), torch.full((30,), torch.nan, device=DEVICE)
+
+    norm_into(out, x, bias, gamma, formula, order, norms)
+
+    expected = added_in(order, x if bias is None else x + bias.view(1, -1, 1, 1, 1))
+    assert torch.equal(norms, expected.flatten())
+    assert torch.equal(out, norm_reference(x, bias, gamma, formula, expected))
+
+
+def test_orders_of_adding_are_told_apart_by_the_norms_before_they_are_rounded() -> None:
+    x = numbers(1, 96, 4, 16, 16)
+    one, other = (added_in(order, x) for order in (Order("strided", 4), Order("strided", 8)))
+    assert 0.02 < (one != other).float().mean() < 0.5
+    assert (one.half() != other.half()).float().mean() < 0.001
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("plus_zero", [False, True])
+def test_norm_of_what_torch_has_added(wide: bool, plus_zero: bool) -> None:
+    x, gamma = numbers(1, 96, 1, 3, 5), numbers(96, seed=1)
+    x[:, :, 0, 0, 0] = 0.0  # nothing to divide by
+    x[:, 3, 0, 0, 0] = -0.0
+    formula = Formula(96**0.5, wide=wide, silu=False, plus_zero=plus_zero)
+    norms = torch.linalg.vector_norm(x, 2, 1, dtype=torch.float32)
+    out = torch.full_like(x, torch.nan)
+
+    norm_into(out, x, None, gamma, formula, Order("given"), norms.contiguous())
+
+    expected = norm_reference(x, None, gamma, formula, norms)
+    assert torch.equal(out.view(torch.int16), expected.view(torch.int16))
+
+
+def test_a_pixel_that_is_no_number_stays_none() -> None:
+    x, gamma = numbers(1, 96, 1, 2, 2), numbers(96, seed=1)
+    x[:, 5, 0, 1, 1] = torch.nan
+    out = torch.zeros_like(x)
+
+    norm_into(out, x, None, gamma, Formula(1.0, silu=False), Order("strided", 4), torch.empty(4, device=DEVICE))
+
+    assert out[0, :, 0, 1, 1].isnan().all()
+    assert not out[0, :, 0, 0].isnan().any()
+
+
+@pytest.mark.skipif(not ON_GPU, reason="the interpreter's exponential is another one")
+def test_silu_of_every_bfloat16_number_is_torchs() -> None:
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int16, device=DEVICE).view(torch.bfloat16)
+    x = every[every.isfinite()]
+    x = x[: x.numel() // 32 * 32].view(1, 32, 1, 1, -1).contiguous(memory_format=torch.channels_last_3d)
+    ones = torch.ones(32, dtype=torch.bfloat16, device=DEVICE)
+    norms = torch.ones(x.shape[-1], device=DEVICE)
+    out = torch.empty_like(x)
+
+    norm_into(out, x, None, ones, Formula(1.0), Order("given"), norms)
+
+    assert torch.equal(out, torch.nn.functional.silu(x + 0))
+
+
+@pytest.mark.parametrize(("has_bias", "has_y", "has_y_bias"), [(1, 1, 1), (1, 1, 0), (0, 1, 0), (1, 0, 0)])
+def test_residual_rounds_after_each_addition(has_bias: int, has_y: int, has_y_bias: int) -> None:
+    x, y = numbers(1, 96, 2, 3, 5), numbers(1, 96, 2, 3, 5, seed=1)
+    bias = numbers(96, seed=2)
+    arguments = (bias if has_bias else None, y if has_y else None, bias if has_y_bias else None)
+    expected = residual_reference(x, *arguments)
+
+    assert torch.equal(add_residual(x.clone(memory_format=torch.preserve_format), *arguments), expected)
+
+
+@pytest.mark.parametrize(("frames", "has_bias"), [(1, 0), (2, 1), (2, 0)])
+@pytest.mark.parametrize(("channels", "width"), [(96, 5), (320, 21)])
+def test_doubling_takes_channels_apart_into_frames(frames: int, has_bias: int, channels: int, width: int) -> None:
+    x = numbers(1, frames * channels, 2, 3, width)
+    bias = numbers(frames * channels, seed=1) if has_bias else None
+
+    assert torch.equal(double(x, bias, frames), double_reference(x, bias, frames))
+
+
+def test_convolution_of_96_channels() -> None:
+    x, weight = numbers(1, 96, 3, 4, 5), numbers(96, 96, 3, 3, 3, seed=1) / 50
+    assert (conv(x, weight).float() - conv_reference(x, weight).float()).abs().max() < 0.01
