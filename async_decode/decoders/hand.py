@@ -86,8 +86,7 @@ class Hand:
         if self.ways.convs[number] == "triton":
             from .kernels.conv import conv
 
-            fast: Tensor = conv(x, self.weights.of(weight))
-            return fast
+            return conv(x, self.weights.of(weight))
         return convolved(x, self.weights.of(weight), module)
 
 
@@ -112,7 +111,7 @@ def convolved(x: Tensor, weight: Tensor, module: Any) -> Tensor:
     if getattr(home, "NVIDIA_MEMORY_CONV_BUG_WORKAROUND", False) and not flat:
         # Core goes round a fault of some versions of torch this way.
         ones = [1, 1, 1]
-        out = torch.cudnn_convolution(
+        out: Tensor = torch.cudnn_convolution(
             x, weight, padding, ones, ones, 1, benchmark=False, deterministic=False, allow_tf32=True
         )
     else:
