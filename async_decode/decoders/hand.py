@@ -100,7 +100,8 @@ def added_by_torch(x: Tensor, layout: Layout, formula: Formula) -> Tensor:
     dressed = layout.dress(x)
     if formula.wide:
         dressed = dressed.float()
-    return torch.linalg.vector_norm(dressed, 2, 1, dtype=torch.float32).contiguous()
+    norms: Tensor = torch.linalg.vector_norm(dressed, 2, 1, dtype=torch.float32)
+    return norms.contiguous()
 
 
 def convolved(x: Tensor, weight: Tensor, module: Any) -> Tensor:
