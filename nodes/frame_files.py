@@ -8,6 +8,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io, ui
 
+from ..async_decode.frames import Clip
 from ..async_decode.sinks import (
     ExrEncoder,
     ImageEncoder,
@@ -124,12 +125,14 @@ class FrameFiles:
         sink: who takes the frames.
 
     Raises:
-        SinkError: as ``saving.target_of``.
+        SinkError: as ``saving.target_of``, or the format holds no frames of this size.
     """
 
     def __init__(self, hidden: Any, options: Options, width: int, height: int) -> None:
         target = saving.target_of(options.filename_prefix, width, height)
         encoder = FORMATS[options.format](options, saving.metadata_of(hidden))
+        # Nothing is to be decoded for files that cannot be. Of their channels the sink learns first.
+        encoder.check(Clip(height=height, width=width, channels=3))
         self.sink = ImageFilesSink(target.names, encoder, writers=options.writers or None)
         self._subfolder = target.subfolder
 

@@ -32,15 +32,51 @@ def run(server: str, prompt: dict[str, Any], out: Path) -> list[Path]:
     return list(fetch(server, prompt_id, out))
 
 
+def load(workflow: Path) -> dict[str, Any]:
+    """Read a workflow in API format.
+
+    Raises:
+        SystemExit: there is no such file, or it is something else.
+    """
+    try:
+        prompt = json.loads(workflow.read_text("utf-8"))
+    except OSError as error:
+        raise SystemExit(f"{workflow}: {error.strerror}") from None
+    except ValueError as error:  # of the text's encoding, or of JSON
+        raise SystemExit(f"{workflow} is not JSON: {error}") from None
+    nodes = prompt.values() if isinstance(prompt, dict) else []
+    if not nodes or not all(isinstance(node, dict) and "class_type" in node for node in nodes):
+        raise SystemExit(f"{workflow} is not a workflow in API format; save it in ComfyUI with File > Export (API)")
+    return dict(prompt)
+
+
 def queue(server: str, prompt: dict[str, Any], client_id: str) -> str:
-    """Queue ``prompt`` and return its id; the server answers 400, and says why, where it is not valid."""
+    """Queue ``prompt`` and return its id.
+
+    Raises:
+        SystemExit: the server refuses it, and says why.
+    """
     body = json.dumps({"prompt": prompt, "client_id": client_id}).encode()
     request = urllib.request.Request(f"{server}/prompt", body, {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request) as answer:
             return str(json.load(answer)["prompt_id"])
     except urllib.error.HTTPError as refused:
-        raise SystemExit(f"refused: {refused.read().decode()}") from None
+        raise SystemExit(f"refused: {_reason(refused.read().decode())}") from None
+
+
+def _reason(answer: str) -> str:
+    """What a refusal says, in one line: the errors of the nodes, or else that of the whole."""
+    try:
+        told = json.loads(answer)
+        errors = [
+            f"node {node_id} ({node['class_type']}): {error['message']}: {error['details']}"
+            for node_id, node in (told.get("node_errors") or {}).items()
+            for error in node["errors"]
+        ]
+        return "; ".join(errors) or f"{told['error']['message']} {told['error']['details']}".strip()
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return answer  # of a proxy, say
 
 
 def follow(events: Events, prompt_id: str) -> None:
@@ -70,7 +106,8 @@ def fetch(server: str, prompt_id: str, out: Path) -> Iterator[Path]:
     for node in outputs.values():
         for report in node.get("async_vae_decode", []):
             print(json.loads(report)["summary"])
-        for file in node.get("images", []):
+        files = {json.dumps(item): item for items in node.values() for item in items if _is_saved(item)}
+        for file in files.values():
             query = urllib.parse.urlencode({key: file[key] for key in ("filename", "subfolder", "type")})
             with urllib.request.urlopen(f"{server}/view?{query}") as content:
                 path = out / file["filename"]
@@ -78,13 +115,23 @@ def fetch(server: str, prompt_id: str, out: Path) -> Iterator[Path]:
                 yield path
 
 
+def _is_saved(item: Any) -> bool:
+    """Whether a node's output names a file in ComfyUI's output folder, and not what the page shows in its place."""
+    return isinstance(item, dict) and "filename" in item and item.get("type") == "output"
+
+
 class Events:
     """The server's events as ``(type, data)``: as much of a websocket (RFC 6455) as listening to ComfyUI takes."""
 
     def __init__(self, server: str, client_id: str) -> None:
         address = urllib.parse.urlsplit(server)
-        assert address.hostname, f"expected an address such as http://127.0.0.1:8188, got {server}"
-        self._socket = socket.create_connection((address.hostname, address.port or 80))
+        if address.scheme != "http" or not address.hostname:
+            raise SystemExit(f"expected an address such as http://127.0.0.1:8188, got {server}")
+        try:
+            self._socket = socket.create_connection((address.hostname, address.port or 80))
+        except OSError as error:
+            reason = error.strerror or error
+            raise SystemExit(f"no server at {server} ({reason}); start ComfyUI, or name its --server") from None
         key = base64.b64encode(os.urandom(16)).decode()
         self._socket.sendall(
             f"GET {address.path}/ws?clientId={client_id} HTTP/1.1\r\nHost: {address.netloc}\r\nUpgrade: websocket\r\n"
@@ -140,9 +187,11 @@ def main() -> None:
     parser.add_argument("--server", default="http://127.0.0.1:8188", help="ComfyUI's address (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("fetched"), help="folder for the files (%(default)s)")
     options = parser.parse_args()
-    prompt = json.loads(options.workflow.read_text("utf-8"))
-    for path in run(options.server.rstrip("/"), prompt, options.out):
-        print(path)
+    try:
+        for path in run(options.server.rstrip("/"), load(options.workflow), options.out):
+            print(path)
+    except OSError as error:  # the server is gone, the disk is full, …
+        raise SystemExit(f"failed: {error}") from None
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -38,16 +39,16 @@ def workflow(client: Client, models: Models, tmp_path: Path) -> Path:
     return file
 
 
-def run_client(server: Server, workflow: Path, out: Path) -> subprocess.CompletedProcess[str]:
+def run_client(server: str, workflow: Path, out: Path) -> subprocess.CompletedProcess[str]:
     """Run the client in an interpreter that has nothing but the standard library."""
-    command = [sys.executable, "-I", "-S", str(API / "client.py"), str(workflow), "--server", server.url]
+    command = [sys.executable, "-I", "-S", str(API / "client.py"), str(workflow), "--server", server]
     return subprocess.run(
         [*command, "--out", str(out)], capture_output=True, text=True, encoding="utf-8", timeout=300, check=False
     )
 
 
 def test_client_queues_follows_and_fetches(server: Server, workflow: Path, tmp_path: Path) -> None:
-    ran = run_client(server, workflow, tmp_path / "fetched")
+    ran = run_client(server.url, workflow, tmp_path / "fetched")
 
     assert ran.returncode == 0, ran.stderr
     assert "49 frames" in ran.stdout
@@ -64,10 +65,51 @@ def test_client_says_why_a_workflow_is_refused(server: Server, workflow: Path, t
     prompt["2"]["inputs"]["chunk_size"] = 0
     workflow.write_text(json.dumps(prompt), "utf-8")
 
-    ran = run_client(server, workflow, tmp_path / "fetched")
+    ran = run_client(server.url, workflow, tmp_path / "fetched")
 
     assert ran.returncode == 1
+    assert ran.stderr.startswith("refused: node 3 (AsyncVAEDecodeSaveVideo): ")
     assert "chunk_size" in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        (None, "No such file"),
+        ("no JSON", "is not JSON"),
+        (json.dumps({"nodes": [], "links": []}), "Export (API)"),
+        ("[]", "Export (API)"),
+        ("{}", "Export (API)"),
+    ],
+)
+def test_client_says_in_one_line_what_is_wrong_with_the_file(
+    content: str | None, expected: str, tmp_path: Path
+) -> None:
+    workflow = tmp_path / "workflow.json"
+    if content is not None:
+        workflow.write_text(content, "utf-8")
+
+    ran = run_client("http://127.0.0.1:9", workflow, tmp_path / "fetched")
+
+    assert ran.returncode == 1
+    assert str(workflow) in ran.stderr and expected in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+    assert not (tmp_path / "fetched").exists()
+
+
+@pytest.mark.parametrize(
+    "server", ["http://127.0.0.1:{port}", "127.0.0.1:{port}", "http://nowhere.invalid", "https://a"]
+)
+def test_client_says_in_one_line_that_there_is_no_server(server: str, tmp_path: Path) -> None:
+    with socket.socket() as bound:  # and not listening, so that a connection is refused
+        bound.bind(("127.0.0.1", 0))
+        server = server.format(port=bound.getsockname()[1])
+        ran = run_client(server, API / "decode_latent.json", tmp_path / "fetched")
+
+    assert ran.returncode == 1
+    assert server in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
 
 
 def test_client_says_which_node_failed_and_why(server: Server, workflow: Path, tmp_path: Path) -> None:
@@ -75,7 +117,7 @@ def test_client_says_which_node_failed_and_why(server: Server, workflow: Path, t
     prompt["2"]["inputs"]["filename_prefix"] = "../outside"
     workflow.write_text(json.dumps(prompt), "utf-8")
 
-    ran = run_client(server, workflow, tmp_path / "fetched")
+    ran = run_client(server.url, workflow, tmp_path / "fetched")
 
     assert ran.returncode == 1
     assert "AsyncVAEDecodeSaveVideo" in ran.stderr

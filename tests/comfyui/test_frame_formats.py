@@ -166,3 +166,21 @@ def test_what_does_not_fit_into_the_files_is_said(server: Server, client: Client
         "too long for a jpeg file, left out: workflow; webp and png files have no limit",
     ]
     assert set(texts(files(server, result, node)[0])) == {"prompt"}
+
+
+@pytest.mark.parametrize(("format", "width"), [("webp", 16384), ("jpeg", 65504)])
+def test_frames_too_large_for_a_format_are_refused_before_anything_is_decoded(
+    server: Server, client: Client, models: Models, format: str, width: int
+) -> None:
+    prompt = Prompt()
+    latent, vae = random_latent(prompt, 1, 16, 1, 1, width // 8), models.load(prompt, "wan21")
+    client.add(prompt, "AsyncVAEDecodeSaveFrames", samples=latent, vae=vae, filename_prefix="large/a", format=format)
+
+    prompt_id = client.queue(prompt)
+    result = client.wait(prompt_id)
+
+    assert result.error is not None
+    assert f"{format} files hold at most" in result.error["exception_message"]
+    assert f"got {width}x8; save as png instead" in result.error["exception_message"]
+    assert client.events_of("async_vae_decode.started", prompt=prompt_id) == []
+    assert not list((server.output / "large").glob("*"))

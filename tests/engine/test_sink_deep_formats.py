@@ -7,12 +7,15 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from async_decode import Clip, SinkError
+from async_decode import Clip, FramePipeline, SinkError
+from async_decode.device.conversion import FinishedFrames
 from async_decode.sinks import ExrEncoder, ImageEncoder, ImageFilesSink, Png16Encoder, TiffEncoder
 from async_decode.sinks.files import OutputNames
 from tests.engine.sink_tools import nothing_survives, run_ffmpeg, save
@@ -196,6 +199,30 @@ def test_exr_keeps_what_is_not_finite(tmp_path: Path) -> None:
 
     got = decoded_exr(path, (1, 4, 1), half=True).ravel()
     assert np.isnan(got[0]) and list(got[1:]) == [np.inf, -np.inf, np.inf]
+
+
+@pytest.mark.parametrize("color_space", ["sRGB", "HDR", "linear"])
+def test_exr_with_nan_is_named_in_the_report(tmp_path: Path, color_space: Any) -> None:
+    frames = torch.full((7, 2, 2, 3), 0.5)
+    frames[5, 1, 0, 1] = float("nan")
+    frames[6] = float("nan")
+    sink = ImageFilesSink(OutputNames(tmp_path, "a"), ExrEncoder(half=False, color_space=color_space), writers=2)
+
+    with FramePipeline([sink], chunk_size=2, finish=FinishedFrames()) as pipeline:
+        pipeline.submit(frames)
+
+    (warning,) = pipeline.report.warnings
+    assert "frame 5 is the first that holds NaN" in warning and "exr files keep" in warning
+    holds_nan = [bool(np.isnan(decoded_exr(path, (2, 2, 3), half=False)).any()) for path in sink.files]
+    assert holds_nan == [False] * 5 + [True] * 2
+
+
+def test_exr_without_nan_is_no_reason_for_a_warning(tmp_path: Path) -> None:
+    sink = ImageFilesSink(OutputNames(tmp_path, "a"), ExrEncoder(), writers=2)
+    with FramePipeline([sink], finish=FinishedFrames()) as pipeline:
+        pipeline.submit(torch.full((7, 2, 2, 3), float("inf")))
+
+    assert not pipeline.report.warnings
 
 
 def attributes(path: Path) -> dict[str, tuple[str, bytes]]:

@@ -18,8 +18,10 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import Cancelled
-from ...frames import Clip, FrameArray
+from ...frames import Clip, FrameArray, PixelFormat
 from ...spans import Recorder, Span, Stage
 from ..base import Sink
 from ..cores import Cores
@@ -65,7 +67,6 @@ class ImageFilesSink(Sink):
         self._asked = writers
         self._cores = cores
         self.pixel_format = encoder.pixel_format
-        self.notes = encoder.notes
         self._names = names
         self._encoder = encoder
         self._recorder: Recorder | None = None
@@ -73,8 +74,21 @@ class ImageFilesSink(Sink):
         self._saved: dict[int, Path] = {}
         self._stop = threading.Event()
         self._error: BaseException | None = None
+        self._nan_frame: int | None = None
         # Held by write from its first name to its last job, so that an abort waits for what it has begun.
         self._lock = threading.Lock()
+
+    @property
+    def notes(self) -> list[str]:  # type: ignore[override]
+        """What differs in the files from what was asked for, and what is odd in them."""
+        notes = list(self._encoder.notes)
+        if self._nan_frame is not None:
+            notes.append(
+                f"frame {self._nan_frame} is the first that holds NaN (not a number), which {self._encoder.name} files "
+                "keep and most programs show as black; where a decoder made it, a wider type helps, for example with "
+                "--fp32-vae"
+            )
+        return notes
 
     @property
     def writers(self) -> int:
@@ -149,6 +163,7 @@ class ImageFilesSink(Sink):
             self._raise_error()
             with _StoppableFile(name.part, self._stop) as file:
                 self._encoder.encode(frame, file)
+            self._look_for_nan(frame, index)
             path = name.publish()
             self._saved[index] = path
             size = path.stat().st_size
@@ -158,6 +173,13 @@ class ImageFilesSink(Sink):
         else:
             self._recorder.add(Span(Stage.SAVE, lane, index, began, self._recorder.now(), frames=1, bytes=size))
             chunk.frame_done()
+
+    def _look_for_nan(self, frame: FrameArray, index: int) -> None:
+        """Remember the first frame that holds a NaN; where pixels are whole numbers, the pipeline has looked."""
+        # max passes NaN on.
+        if self.pixel_format is PixelFormat.FLOAT32 and np.isnan(frame.max()):
+            with self._lock:
+                self._nan_frame = index if self._nan_frame is None else min(index, self._nan_frame)
 
     def _first_error(self, error: BaseException, name: Reservation) -> BaseException:
         """What to tell the pipeline after ``error``; the first one stays the sink's."""
