@@ -21,6 +21,7 @@ import torch
 
 from ..device.clock import Clock
 from ..device.ring import Chunk, Ring
+from ..errors import SinkError
 from ..sinks.base import Sink
 from ..sinks.workers import running_future
 from ..spans import Recorder, Span, Stage
@@ -117,8 +118,9 @@ class CopyThread:
 
     def _written(self, chunk: Chunk, written: Future[None]) -> None:
         """A sink is done with a chunk; called in the sink's thread."""
-        if not written.cancelled():
-            error = written.exception()
-            if error is not None:
-                self._flow.fail(error)
+        if written.cancelled():
+            # After an abort, which this does not replace; else these frames would be missing, and nobody would know.
+            self._flow.fail(SinkError(f"frames from {chunk.first_index} on were given up by a sink"))
+        elif (error := written.exception()) is not None:
+            self._flow.fail(error)
         self._flow.let_go(chunk)

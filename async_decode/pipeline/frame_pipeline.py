@@ -172,6 +172,9 @@ class FramePipeline(Run):
             self.submit(piece)
 
         expect()
+        told = None if self._stages is None else self._stages.clip.frames
+        if told is not None and not self._total_is_given and self.total_frames != told:
+            self._further_segment(told)
         # What the caller did since the last segment is no decoding.
         self._resumed = clock.mark()
         try:
@@ -289,6 +292,14 @@ class FramePipeline(Run):
         )
         self.warnings.extend(self._stages.warnings)
         return self._stages
+
+    def _further_segment(self, told: int) -> None:
+        warning = (
+            f"a further segment came after the sinks had been told of {told} frames: memory and sound were made for "
+            "these; decode(…, more=True), or total_frames, tells them before"
+        )
+        if warning not in self.warnings:
+            self.warnings.append(warning)
 
     def _shut_down(self) -> None:
         """End the sinks and the copy thread, then let go of the memory, in this order."""

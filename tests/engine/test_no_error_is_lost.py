@@ -10,7 +10,7 @@ from concurrent.futures import Future
 import pytest
 import torch
 
-from async_decode import FinishedFrames, FramePipeline
+from async_decode import FinishedFrames, FramePipeline, SinkError
 from async_decode.pipeline.feeder import Feeder
 from tests.engine.toy import CollectSink, FailingSink, GateSink
 
@@ -138,3 +138,17 @@ def test_memory_that_cannot_be_let_go_is_an_error_of_the_run(monkeypatch: pytest
         pipeline.submit(FRAMES)
 
     assert pipeline.report.outcome == "failed"
+
+
+def test_frames_that_a_sink_gives_up_are_an_error() -> None:
+    sink = GateSink()
+
+    with (
+        pytest.raises(SinkError, match="frames from 0 on were given up by a sink"),
+        FramePipeline([sink], finish=FinishedFrames()) as pipeline,
+    ):
+        pipeline.submit(FRAMES)
+        sink.wait_for(1)
+        sink.pending.pop(0)[0].cancel()
+
+    assert sink.calls[-1] == "abort"

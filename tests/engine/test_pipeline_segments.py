@@ -33,6 +33,11 @@ def test_frames_of_all_segments_follow_each_other(chunk_size: int, told: bool) -
     assert np.array_equal(tensor.frames, expected(vae)) and np.array_equal(sink.frames, expected(vae))
     assert sink.calls == ["open", "close"] and sink.clip is not None
     assert sink.clip.frames == (None if told else 9)
+    # Sinks that make room or sound for so many cannot be told later, whoever reads the report can.
+    assert [warning for warning in pipeline.report.warnings if "told of 9 frames" in warning] == (
+        [] if told else list(pipeline.report.warnings)
+    )
+    assert len(pipeline.report.warnings) == (not told)
     assert (pipeline.report.frames, pipeline.total_frames, pipeline.report.outcome) == (27, 27, "completed")
 
 
