@@ -24,13 +24,13 @@ from tests.comfyui.client import Client
 # Found by pytest under these names: fixtures, and what shows a server's log when a test fails.
 from tests.comfyui.conftest import (  # noqa: F401
     client,
-    core,
     models,
     pytest_runtest_makereport,
     pytest_runtest_setup,
     server,
     start_server,
 )
+from tests.comfyui.cores import Core, core_params
 from tests.comfyui.server import REPOSITORY, Server
 
 if TYPE_CHECKING:
@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 
 VIEWPORT = {"width": 1280, "height": 900}
 DEMO = REPOSITORY / "async_decode" / "demo"
+
+
+@pytest.fixture(scope="session", params=core_params(front_ends=True))
+def core(request: pytest.FixtureRequest) -> Core:
+    """A ComfyUI checkout, with its front end: every test runs on each."""
+    return request.param  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")

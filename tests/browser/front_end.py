@@ -127,7 +127,7 @@ class FrontEnd:
     def open(self) -> None:
         """Load it and wait until it is ready, with an empty graph."""
         self.page.goto(self.server.url, wait_until="domcontentloaded")
-        self._wait_until_ready()
+        self.wait_until_ready()
         self.clear()
 
     def reload(self) -> None:
@@ -136,7 +136,7 @@ class FrontEnd:
         # It saves the workflow some time after a change, and tells nobody when it has.
         self.page.wait_for_timeout(1500)
         self.page.reload(wait_until="domcontentloaded")
-        self._wait_until_ready()
+        self.wait_until_ready()
 
     def note_change(self) -> None:
         """Have the front end see what a script has changed, as after a click or a key: for undo and drafts."""
@@ -259,7 +259,8 @@ class FrontEnd:
             self.page.screenshot(path=file)
         return file
 
-    def _wait_until_ready(self) -> None:
+    def wait_until_ready(self) -> None:
+        """Wait until the page has loaded, with the nodes and the workflow that it begins with."""
         self.page.wait_for_function(
             "() => window.app?.graph && window.app.vueAppReady !== false && window.LiteGraph && window.app.canvas "
             "&& window.LiteGraph.registered_node_types.AsyncVAEDecode && !document.querySelector('.p-blockui-mask')",

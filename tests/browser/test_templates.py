@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 STOCK = {"VAEDecode", "VAEDecodeTiled"}
 OURS = "AsyncVAEDecode"
 SAVERS = {"SaveVideo", "SaveWEBM", "SaveAnimatedWEBP"}
+ENDS = ("origin_id", "origin_slot", "target_id", "target_slot")
 SITE_PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 
-# Opened twice: what a template's file leaves out is filled in by then, and undo opens the workflow as well.
+# Opened once, as a user opens it: what the file leaves out is filled in when it is opened again, which a swap does.
 SWAP = """
 async (workflow) => {
   const { app } = window;
@@ -32,7 +33,6 @@ async (workflow) => {
   const open = (content) => app.loadGraphData(content, true, true, app.extensionManager.workflow.activeWorkflow);
   const { execute } = app.extensionManager.command;
   await open(workflow);
-  await open(serialized());
   const before = { workflow: serialized(), prompt: await prompt() };
   await execute("AsyncVAEDecode.ReplaceAll");
   const after = { workflow: serialized(), prompt: await prompt() };
@@ -75,13 +75,27 @@ def differences(front_end: FrontEnd, swapped: dict[str, Any]) -> list[str]:
     left = STOCK & set(classes(after["workflow"]))
     if left:
         problems.append(f"still there: {left}")
-    if swapped["undone"] != before["workflow"]:
-        parts = [key for key, value in before["workflow"].items() if swapped["undone"].get(key) != value]
-        problems.append(f"undo: {parts} differ")
+    if content(swapped["undone"]) != content(before["workflow"]):
+        problems.append("undo: nodes, values or links differ")
     verdicts = [verdict(front_end, prompt["prompt"]) for prompt in (before, after)]
     if verdicts[0] != verdicts[1]:
         problems.append(f"the server said {verdicts[0]}, then {verdicts[1]}")
     return problems
+
+
+def content(workflow: dict[str, Any]) -> list[str]:
+    """Every node with its values and every link, in whichever order: what a workflow does, not where it stands."""
+    told = []
+    for graph in [workflow, *workflow.get("definitions", {}).get("subgraphs", [])]:
+        for node in graph["nodes"]:
+            values = node.get("widgets_values") or []
+            while isinstance(values, list) and values and values[-1] is None:
+                values = values[:-1]
+            told.append(json.dumps([graph.get("id"), node["id"], node["type"], node.get("mode", 0), values]))
+        for link in graph.get("links") or []:
+            ends = link[1:5] if isinstance(link, list) else [link[end] for end in ENDS]
+            told.append(json.dumps([graph.get("id"), *map(str, ends)]))
+    return sorted(told)
 
 
 def verdict(front_end: FrontEnd, prompt: dict[str, Any]) -> tuple[int, dict[str, Any]]:

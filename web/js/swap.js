@@ -5,7 +5,8 @@
 import { app } from "../../../scripts/app.js";
 import { rootGraph } from "./graph_nodes.js";
 import { OURS, wayBack } from "./swap_back.js";
-import { perform } from "./swap_graph.js";
+import { obstacleOf } from "./swap_graph.js";
+import { perform } from "./swap_perform.js";
 import { STOCK_DECODES, choicesFor } from "./swap_plan.js";
 import { LABELS, labelOf, loadTexts, message } from "./texts.js";
 
@@ -67,7 +68,7 @@ app.registerExtension({
 
 /**
  * @param {string} id
- * @param {() => void} run
+ * @param {() => void | Promise<void>} run
  */
 function command(id, run) {
   return { id, label: LABELS[/** @type {import("./texts.js").CommandId} */ (id)], icon: ICONS[id], function: run };
@@ -84,7 +85,7 @@ function commandsFor(item) {
 
 /** @param {LGraphNode} node */
 function menuItems(node) {
-  return commandsFor(node).map((id) => ({ content: labelOf(id), callback: () => replace([node], SWAPS[id]) }));
+  return commandsFor(node).map((id) => ({ content: labelOf(id), callback: () => void replace([node], SWAPS[id]) }));
 }
 
 /** @returns {LGraphNode[]} */
@@ -105,43 +106,42 @@ function bestChoice(node) {
 }
 
 /**
- * Replace nodes, as one step of undo, and tell how many.
+ * Replace nodes, as one step of undo, and tell how many, and which are left alone because something that is connected to
+ * them would be cut off.
  * @param {LGraphNode[]} nodes those that `swapOf` has nothing for are left alone
  * @param {(node: LGraphNode) => Swap | null | undefined} swapOf
  */
-function replace(nodes, swapOf) {
-  /** @type {LGraphNode[]} */
-  const made = [];
+async function replace(nodes, swapOf) {
   const lost = new Set();
-  let count = 0;
-  app.canvas.emitBeforeChange();
-  try {
-    for (const node of nodes) {
+  const left = new Set();
+  const plan = () => {
+    /** @type {Set<LGraphNode>} */
+    const going = new Set();
+    return nodes.flatMap((node) => {
       // A swap can take others of the nodes along.
-      const swap = node.graph && swapOf(node);
-      if (!swap) continue;
-      made.push(...perform(swap, (type) => window.LiteGraph.createNode(type)));
-      count += 1;
+      const swap = node.graph && !going.has(node) ? swapOf(node) : null;
+      if (!swap) return [];
+      const obstacle = obstacleOf(swap);
+      if (obstacle) {
+        left.add(message("leftAlone", { node: obstacle.node.title, slot: obstacle.slot }));
+        return [];
+      }
+      for (const gone of swap.gone) going.add(gone);
       for (const name of "lost" in swap ? /** @type {string[]} */ (swap.lost) : []) lost.add(name);
-    }
+      return [swap];
+    });
+  };
+  let count;
+  try {
+    count = await perform(plan);
   } catch (error) {
     tell("error", String(/** @type {Error} */ (error).message));
-    throw error;
-  } finally {
-    select(made);
-    app.canvas.emitAfterChange();
+    return;
   }
+  for (const text of left) tell("warn", text);
   if (lost.size) tell("warn", message("lost", { count, what: [...lost].join(", ") }));
   else if (count) tell("success", message("replaced", { count }));
-  else tell("info", message("nothingToReplace"));
-}
-
-/** @param {LGraphNode[]} nodes */
-function select(nodes) {
-  const shown = nodes.filter((node) => node.graph === app.canvas.graph);
-  if (!shown.length) return;
-  app.canvas.deselectAll();
-  for (const node of shown) app.canvas.select(node);
+  else if (!left.size) tell("info", message("nothingToReplace"));
 }
 
 /**

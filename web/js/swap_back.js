@@ -3,6 +3,7 @@
  * what is lost.
  */
 import { toStockTiles, toStockVideo, valueOf } from "./swap_formats.js";
+import { looksAgain, looksOf } from "./swap_looks.js";
 import { DECODE, IMAGES_SAVE_FRAMES, IMAGES_SAVE_VIDEO, SAVE_FRAMES, SAVE_VIDEO } from "./swap_plan.js";
 
 /**
@@ -51,7 +52,7 @@ function decodeFor(node, alone) {
   return {
     type: tiles ? "VAEDecodeTiled" : "VAEDecode",
     like: node,
-    named: alone ? [node] : [],
+    looks: alone ? looksOf(node) : looksAgain(node, "decode"),
     keepId: alone,
     pos: [node.pos[0], node.pos[1]],
     values: tiles ?? [],
@@ -129,7 +130,7 @@ function toVideo(node, newSaveVideo) {
   const create = {
     type: "CreateVideo",
     like: node,
-    named: [],
+    looks: looksAgain(node, "create"),
     ...placeFor(node, to),
     values: [["fps", valueOf(node, "fps")]],
   };
@@ -158,7 +159,7 @@ function placeFor(node, index) {
  * @returns {Made}
  */
 function saverFor(node, type, index, values) {
-  return { type, like: node, named: [node], keepId: true, ...placeFor(node, index), values };
+  return { type, like: node, looks: looksAgain(node, "save"), keepId: true, ...placeFor(node, index), values };
 }
 
 /**

@@ -4,6 +4,7 @@
  * replaced.
  */
 import { isLinked, widgetOf } from "./swap_graph.js";
+import { scaleOf } from "./video_formats.js";
 
 /**
  * @typedef {any} LGraphNode
@@ -16,26 +17,38 @@ import { isLinked, widgetOf } from "./swap_graph.js";
 const CRF = { h264: 23, av1: 35 };
 
 /**
- * Create Video and Save Video.
+ * Create Video and Save Video. Newer ones tell colours, and may encode at once; of what is written with other colours
+ * than sRGB, or encoded twice, there is no equivalent.
  * @param {LGraphNode} create
  * @param {LGraphNode} save
  * @param {Offers} offers
  * @returns {Values | null}
  */
 export function ofSaveVideo(create, save, offers) {
-  if (isLinked(create, "bit_depth")) return null;
-  const deep = Number(valueOf(create, "bit_depth") ?? 8) > 8 ? " 10-bit" : "";
+  const coloured = widgetOf(create, "color_space") !== undefined;
+  if ((valueOf(create, "color_space") ?? "sRGB") !== "sRGB") return null;
+  // "auto" is 8 for sRGB.
+  const depth = valueOf(create, "bit_depth") ?? "auto";
+  const deep = depth !== "auto" && Number(depth) > 8 ? " 10-bit" : "";
+  // Where Save Video re-encodes, its codec brings widgets of its own; older ones have the codec beside the format.
+  const under = widgetOf(save, "format.codec") ? "format.codec" : "codec";
+  const [chosen, crf, colours] = ["", ".encoding.crf", ".encoding.color_space"].map((name) =>
+    valueOf(save, `${under}${name}`),
+  );
+  if (!["auto", "sRGB"].includes(String(colours ?? "auto"))) return null;
   const container = String(valueOf(save, "format") ?? "auto");
-  let codec = String(valueOf(save, "format.codec") ?? valueOf(save, "codec") ?? "auto");
-  // Where Save Video re-encodes, its codec brings widgets of its own.
-  const ending = (/** @type {string} */ end) =>
-    save.widgets?.find((/** @type {any} */ { name }) => name.endsWith(end))?.value;
-  if (!["auto", "sRGB"].includes(ending(".color_space") ?? "auto")) return null;
+  let codec = String(chosen ?? "auto");
+  const first = String(valueOf(create, "codec") ?? "none");
+  const file = container !== "auto" ? container : coloured && codec === "av1" ? "webm" : "mp4";
+  if (first !== "none") {
+    const encoded = first === "auto" ? "h264" : first;
+    if (crf !== undefined || !["auto", encoded].includes(codec)) return null;
+    codec = encoded;
+  }
   if (codec === "auto") codec = container === "webm" ? "av1" : "h264";
   if (codec !== "h264" && codec !== "av1") return null;
-  const file = container === "auto" ? "mp4" : container;
   const format = `${file} (${codec === "h264" ? "H.264" : "AV1"}${deep})`;
-  return withQuality(format, ending(".crf") ?? CRF[codec], offers, [
+  return withQuality(format, crf ?? CRF[codec], offers, [
     ["filename_prefix", valueOf(save, "filename_prefix")],
     ["fps", valueOf(create, "fps")],
   ]);
@@ -153,14 +166,6 @@ export function ofVideoCombine(save, offers) {
   return withQuality(format?.[2], quality, offers, values);
 }
 
-/** The CRFs that our formats take, by codec. @type {[string, number, number][]} */
-const CRF_RANGES = [
-  ["H.26", 0, 51],
-  ["AV1", 1, 63],
-  ["VP9", 0, 63],
-  [WEBP, 0, 63],
-];
-
 /**
  * @param {string | undefined} format
  * @param {unknown} quality undefined: the format has none, or its usual one
@@ -172,12 +177,11 @@ function withQuality(format, quality, offers, values) {
   if (!format || !offers("format")?.options.includes(format)) return null;
   // First: it decides which of the others there are.
   values.unshift(["format", format]);
-  const range = CRF_RANGES.find(([codec]) => format.includes(codec));
-  if (quality !== undefined && range) {
-    const whole = Math.round(Number(quality));
-    const [, best, smallest] = range;
-    if (!offers("quality") || !(whole >= best && whole <= smallest)) return null;
-    values.push(["quality", whole]);
+  const scale = scaleOf(format);
+  if (quality !== undefined && scale) {
+    const crf = Number(quality);
+    if (!offers("quality") || !Number.isInteger(crf) || crf < scale.best || crf > scale.smallest) return null;
+    values.push(["quality", crf]);
   }
   return values;
 }

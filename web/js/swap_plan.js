@@ -8,7 +8,8 @@
  * the file, so where somebody else uses what Create Video or Save Video gives, only the plain replacement is offered.
  */
 import { ofSaveAnimatedWebp, ofSaveVideo, ofSaveWebm, ofVideoCombine, valueOf } from "./swap_formats.js";
-import { inputOf, linkOf } from "./swap_graph.js";
+import { inputOf, linkOf, obstacleOf, onward } from "./swap_graph.js";
+import { joinedLooks, looksOf } from "./swap_looks.js";
 
 /**
  * @typedef {any} LGraphNode
@@ -71,7 +72,7 @@ function plain(decode) {
       {
         type: DECODE,
         like: decode,
-        named: [decode],
+        looks: looksOf(decode),
         keepId: true,
         pos: [decode.pos[0], decode.pos[1]],
         values: tileValues(decode),
@@ -141,7 +142,7 @@ function saving({ decode, via, create, save }, type, values, renamed) {
         type,
         // It stands where the pictures were seen, under the id that results are found by.
         like: save,
-        named: [save, decode],
+        ...joinedLooks(create ? { decode, create, save } : { decode, save }),
         keepId: true,
         keepSize: true,
         pos: /** @type {[number, number]} */ ([save.pos[0], save.pos[1]]),
@@ -152,30 +153,9 @@ function saving({ decode, via, create, save }, type, values, renamed) {
     outputs,
     joined: [],
   };
-  if (cutsOff(swap)) return undefined;
+  if (obstacleOf(swap)) return undefined;
   swap.made[0].values.push(["output_images", handsOn(swap)]);
   return swap;
-}
-
-/**
- * Whether a link from or to elsewhere has no place in the new node.
- * @param {Swap} swap
- */
-function cutsOff({ gone, inputs, outputs }) {
-  const going = new Set(gone);
-  for (const node of gone) {
-    for (const input of node.inputs ?? []) {
-      if (input.link == null) continue;
-      const origin = node.graph.getNodeById(linkOf(node.graph, input.link)?.origin_id);
-      const kept = inputs.some((other) => other.node === node && other.name === input.name);
-      if (!kept && !going.has(origin)) return true;
-    }
-    for (const [slot, output] of (node.outputs ?? []).entries()) {
-      if (outputs.some((kept) => kept.node === node && kept.slot === slot)) continue;
-      if (onward(node, output, going).length) return true;
-    }
-  }
-  return false;
 }
 
 /**
@@ -185,19 +165,6 @@ function cutsOff({ gone, inputs, outputs }) {
 function handsOn({ gone, outputs }) {
   const going = new Set(gone);
   return outputs.some(({ node, slot }) => onward(node, node.outputs[slot], going).length > 0);
-}
-
-/**
- * @param {LGraphNode} node
- * @param {any} output
- * @param {Set<LGraphNode>} going
- * @returns {number[]} the links to nodes that stay, and to the outside of a subgraph
- */
-function onward(node, output, going) {
-  return (output.links ?? []).filter((/** @type {number} */ id) => {
-    const link = linkOf(node.graph, id);
-    return link && !going.has(node.graph.getNodeById(link.target_id));
-  });
 }
 
 /**

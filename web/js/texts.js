@@ -22,6 +22,8 @@ export const MESSAGES = {
   replaced: "Replaced: {count}",
   nothingToReplace: "There is nothing to replace here",
   lost: "Replaced: {count}. The stock nodes do not know {what} and do as they always do.",
+  leftAlone: "Left as it is: {node}. What is connected to {slot} has no place in the other node.",
+  swapFailed: "Nothing was replaced: this would have changed besides: {what}",
   decode: "decode",
   copy: "copy",
   save: "save",
@@ -29,13 +31,17 @@ export const MESSAGES = {
   framesOf: "{count} / {total} frames",
   rate: "{count} fps",
   left: "{time} left",
+  decodingFor: "decoding, {time}",
+  noCopies: "nothing to copy: same memory",
+  download: "Download {file}",
+  cutShort: "Cut short: {file}",
   cancelled: "cancelled",
   failed: "failed",
   runLost: "lost",
   runUnknown: "The server does not know this run any more.",
   summary: "{frames} of {size} in {time} ({rate})",
-  hidden: "{share} % hidden",
-  hiddenTitle: "{share} % of copying and saving happened while frames were decoded",
+  hidden: "{hidden} of {saving} hidden",
+  hiddenTitle: "{hidden} of the {saving} of copying and saving passed while frames were decoded",
   exact: "exact",
   exactTitle: "The frames are stock's, bit for bit",
   inexact: "not exact",
@@ -52,6 +58,14 @@ export const MESSAGES = {
   seconds: "{count} s",
   minutes: "{minutes} min",
   minutesAndSeconds: "{minutes} min {seconds} s",
+  savingStalls: "Saving is behind (decoding waited {seconds} for it)",
+  savingLags: "Saving is behind (it went on for {seconds} after decoding)",
+  savingLimits: "Saving is the limit",
+  savingAfter: "The clip was decoded in one go, so saving came afterwards",
+  helps: "{advice}: try {remedies}.",
+  moreWriters: "more writers",
+  lessCompression: "a lower compression",
+  fasterPreset: "a faster preset",
 };
 
 /** @typedef {keyof typeof LABELS} CommandId */
@@ -80,16 +94,33 @@ export function message(key, values = {}) {
   return filled(translated()?.asyncVaeDecode?.[key] ?? MESSAGES[key], values);
 }
 
+/** What the advice begins with that names inputs, which not every node has. @type {Record<string, MessageKey>} */
+const ABOUT_SAVING = { save: "savingLimits", save_stalls: "savingStalls", save_lags: "savingLags", whole: "savingAfter" };
+/** What can be done about saving, by input. @type {[input: string, MessageKey][]} */
+const REMEDIES = [
+  ["writers", "moreWriters"],
+  ["compression", "lessCompression"],
+  ["preset", "fasterPreset"],
+];
+
 /**
- * What the server advises, which it says in English and as a code with values.
+ * What the server advises, which it says in English and as a code with values; of saving, what the node has inputs for.
  *
  * @param {{ advice?: string, advice_code?: string | null, advice_values?: Record<string, number> }} given
+ * @param {string[]} inputs
  * @returns {string}
  */
-export function adviceText({ advice = "", advice_code: code, advice_values: values = {} }) {
+export function adviceText({ advice = "", advice_code: code, advice_values: values = {} }, inputs) {
+  const times = Object.fromEntries(Object.entries(values).map(([name, seconds]) => [name, secondsText(seconds)]));
+  if (code && code in ABOUT_SAVING) {
+    const said = message(ABOUT_SAVING[code], times);
+    const remedies = REMEDIES.filter(([input]) => inputs.includes(input)).map(([, key]) => message(key));
+    if (!remedies.length) return said;
+    const listed = new Intl.ListFormat(language(), { type: "disjunction" }).format(remedies);
+    return message("helps", { advice: said, remedies: listed });
+  }
   const text = code && translated()?.asyncVaeDecode?.advice?.[code];
-  const times = Object.entries(values).map(([name, seconds]) => [name, secondsText(seconds)]);
-  return text ? filled(text, Object.fromEntries(times)) : advice;
+  return text ? filled(text, times) : advice;
 }
 
 /** Three digits of a number, or all of those before the point. @param {number} value */
@@ -105,6 +136,19 @@ export function secondsText(seconds) {
   const whole = Math.round(seconds);
   const values = { minutes: Math.floor(whole / 60), seconds: whole % 60 };
   return message(values.seconds ? "minutesAndSeconds" : "minutes", values);
+}
+
+/**
+ * A time on an axis: "0.5", "40 s", "3:20", "1:05:00".
+ * @param {number} seconds
+ * @param {number} longest that is on the same axis
+ */
+export function clockText(seconds, longest) {
+  if (longest < 100) return secondsText(seconds);
+  const whole = Math.round(seconds);
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const padded = (/** @type {number} */ part) => String(part).padStart(2, "0");
+  return longest < 3600 ? `${minutes}:${padded(rest)}` : `${hours}:${padded(minutes)}:${padded(rest)}`;
 }
 
 /**

@@ -2,7 +2,7 @@
 const globals = Object.fromEntries(
   "window document navigator console fetch location URL Blob Image DOMParser getComputedStyle crypto structuredClone"
     .concat(" setTimeout clearTimeout setInterval clearInterval requestAnimationFrame cancelAnimationFrame queueMicrotask")
-    .concat(" Event CustomEvent EventTarget Element HTMLElement Node MutationObserver ResizeObserver AbortController")
+    .concat(" WheelEvent PointerEvent URLSearchParams Event CustomEvent EventTarget Element HTMLElement Node MutationObserver ResizeObserver AbortController")
     .concat(" LiteGraph localStorage sessionStorage performance")
     .split(" ")
     .map((name) => [name, "readonly"]),
