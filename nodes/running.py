@@ -33,8 +33,6 @@ from . import vae as vae_side
 
 #: How often a node that waits for its sinks looks at the progress and at ComfyUI's interrupt, in seconds.
 TAIL_INTERVAL = 0.05
-#: The longest side of a preview, in pixels.
-PREVIEW_SIZE = 512
 #: Under this key the report is in a node's ``ui`` output, hence in the history and in the ``executed`` event. It is a
 #: text that holds JSON, because ComfyUI counts every object there as a file that a prompt has made.
 REPORT_KEY = "async_vae_decode"
@@ -303,7 +301,8 @@ class _Run:
             self._shown,
             pipeline.total_frames or max(1, pipeline.received),
             # JPEG has no alpha: ComfyUI would fail to send such a preview and close the connection.
-            None if image is None else ("JPEG", image if image.mode == "L" else image.convert("RGB"), PREVIEW_SIZE),
+            # It would enlarge a small one as well, and the browser tells its size.
+            None if image is None else ("JPEG", image if image.mode == "L" else image.convert("RGB"), max(image.size)),
         )
 
     async def wait(self, closing: Future[None]) -> None:

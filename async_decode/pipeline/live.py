@@ -38,6 +38,8 @@ class LiveRun:
     - ``steps``: decode steps that have ended; ``rate``: frames a second since the first of them began, over all of
       them, and ``seconds_left``, both ``None`` before there are two;
     - ``unified``: frames are finished straight into host memory, so that the lane of copies stays empty;
+    - ``error`` and ``cut_short``, when it has ended: what ended it, and the names of files that hold less than they
+      should;
     - ``bottleneck``, ``advice``, ``advice_code``, ``advice_values``: none before a frame has been written;
     - ``blocks`` by stage, ``lanes``, and which spans they are: ``since``, ``told``.
 
@@ -93,7 +95,7 @@ class LiveRun:
         report = pipeline.report
         with self._lock:
             self._report, self._pipeline = report, None
-            self._final = {**state, "seconds_left": None, **_outcome(report)}
+            self._final = {**state, "seconds_left": None, **_outcome(report), **_loss(pipeline)}
         return {**self._final, **self._blocks_of(self._recorder.since(self._told))}
 
     @property
@@ -175,6 +177,17 @@ def _outcome(report: Report) -> dict[str, Any]:
         "seconds": report.wall_seconds,
         **report.advice_json(),
         "report": told,
+    }
+
+
+def _loss(pipeline: FramePipeline) -> dict[str, Any]:
+    """What ended a run that has not come to its end, and which files hold less than they should."""
+    error = pipeline.error
+    short = [sink for sink in pipeline.sinks if getattr(sink, "cut_short", False)]
+    paths = [getattr(sink, "path", None) for sink in short]
+    return {
+        "error": None if error is None else str(error) or type(error).__name__,
+        "cut_short": [path.name for path in paths if path is not None],
     }
 
 

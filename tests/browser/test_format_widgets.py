@@ -81,6 +81,29 @@ def test_each_video_format_shows_what_its_encoder_takes(front_end: FrontEnd) -> 
         }, name
 
 
+def test_each_video_format_has_its_own_quality(front_end: FrontEnd) -> None:
+    node = front_end.add("AsyncSaveVideo", pos=(200, 100))
+    limits = "(({ options }) => [options.min, options.max])(node.widgets.find(({ name }) => name === 'quality'))"
+
+    for name, video in reversed(VIDEO_FORMATS.items()):
+        front_end.set_widget(node, "format", name)
+        if video.crf_range is not None:
+            assert front_end.widget(node, "quality") == video.crf, name
+            assert tuple(front_end.node(node, limits)) == video.crf_range, name
+
+    # What was chosen for a format comes back with it, and stays when the workflow is opened again.
+    front_end.set_widget(node, "quality", 17)
+    front_end.set_widget(node, "format", "webm (VP9)")
+    assert front_end.widget(node, "quality") == 31
+    front_end.set_widget(node, "format", "mp4 (H.264)")
+    assert front_end.widget(node, "quality") == 17
+    front_end.set_widget(node, "format", "webm (AV1)")
+    front_end.set_widget(node, "quality", 55)
+    front_end.load(front_end.workflow())
+    assert front_end.widget(node, "quality") == 55
+    assert front_end.node(node, limits) == [1, 63]
+
+
 def test_no_gap_is_left_where_a_widget_was(front_end: FrontEnd) -> None:
     node = front_end.add("AsyncSaveFrames", pos=(200, 100))
     front_end.centre(node)

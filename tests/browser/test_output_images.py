@@ -80,9 +80,25 @@ def test_what_a_workflow_says_is_left_as_it_is(front_end: FrontEnd) -> None:
     assert front_end.widget(node, "output_images") is False
 
 
-def test_taking_the_link_away_leaves_them_on(front_end: FrontEnd) -> None:
+def test_they_go_off_with_the_last_link_that_had_switched_them_on(front_end: FrontEnd) -> None:
+    node = front_end.add("AsyncVAEDecodeSaveFrames")
+    previews = [front_end.add("PreviewImage") for _ in range(2)]
+    for preview in previews:
+        front_end.connect(node, 0, preview, "images")
+    # A workflow that is opened again knows it.
+    front_end.load(front_end.workflow())
+
+    front_end.node(previews[0], "node.disconnectInput(0)")
+    one_left = front_end.widget(node, "output_images")
+    front_end.node(previews[1], "node.disconnectInput(0)")
+
+    assert (one_left, front_end.widget(node, "output_images")) == (True, False)
+
+
+def test_what_somebody_has_switched_on_stays_on(front_end: FrontEnd) -> None:
     node = front_end.add("AsyncVAEDecodeSaveFrames")
     preview = front_end.add("PreviewImage")
+    front_end.set_widget(node, "output_images", True)
     front_end.connect(node, 0, preview, "images")
 
     front_end.node(preview, "node.disconnectInput(0)")

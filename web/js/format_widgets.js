@@ -1,10 +1,12 @@
 /**
- * Hides the widgets that do not apply to the format that a saving node writes.
+ * Hides the widgets that do not apply to the format that a saving node writes, and gives `quality` the scale of its codec:
+ * when somebody chooses another format, the value that was chosen for it before, or what is usual for it.
  *
  * Hidden widgets keep their values, and the workflow and the prompt hold them as ever. Nothing is hidden that is
  * connected, nor while the format itself is: then nobody knows it before the prompt runs.
  */
 import { app } from "../../../scripts/app.js";
+import { scaleOf } from "./video_formats.js";
 
 /**
  * @typedef {Record<string, { only?: string[], not?: string[] }>} Table
@@ -104,6 +106,18 @@ function update(node, table, resize) {
   node.graph?.setDirtyCanvas?.(true, true);
 }
 
+/**
+ * Let `quality` take what the codec takes, whose scales differ.
+ *
+ * @param {LGraphNode} node
+ * @param {unknown} format
+ */
+function limitQuality(node, format) {
+  const scale = TABLES[node.comfyClass] === VIDEO ? scaleOf(format) : undefined;
+  const quality = node.widgets?.find((widget) => widget.name === "quality");
+  if (scale && quality) Object.assign(quality.options, { min: scale.best, max: scale.smallest });
+}
+
 app.registerExtension({
   name: "AsyncVAEDecode.FormatWidgets",
   nodeCreated(node) {
@@ -113,23 +127,38 @@ app.registerExtension({
     if (!format) return;
 
     const chosen = format.callback;
+    let last = format.value;
+    /** Qualities by format, as they were when another one was chosen. @type {Map<unknown, unknown>} */
+    const qualities = new Map();
     format.callback = function (/** @type {any[]} */ ...args) {
       const result = chosen?.apply(this, args);
+      const quality = node.widgets?.find((widget) => widget.name === "quality");
+      const scale = scaleOf(format.value);
+      if (table === VIDEO && quality && format.value !== last) {
+        qualities.set(last, quality.value);
+        limitQuality(node, format.value);
+        if (scale && !isConnected(node, "quality")) quality.value = qualities.get(format.value) ?? scale.usual;
+      }
+      last = format.value;
       update(node, table, true);
       return result;
     };
     const configured = node.onConfigure;
     node.onConfigure = function (/** @type {any[]} */ ...args) {
       const result = configured?.apply(this, args);
+      last = format.value;
+      limitQuality(node, last);
       update(node, table, false);
       return result;
     };
     const connected = node.onConnectionsChange;
     node.onConnectionsChange = function (...args) {
       const result = connected?.apply(this, args);
-      if (!app.configuringGraph) update(node, table, true);
+      // Newer front ends tell of a link before the slot has it.
+      if (!app.configuringGraph) queueMicrotask(() => update(node, table, true));
       return result;
     };
+    limitQuality(node, last);
     update(node, table, true);
   },
 });

@@ -2,12 +2,12 @@
  * The picture of a run: what `PipelineRun` holds, as an element. It knows no nodes and fetches nothing.
  */
 import { LANE_OF_STAGE } from "./pipeline_run.js";
-import { adviceText, message, numberText, secondsText } from "./texts.js";
+import { adviceText, clockText, message, numberText, secondsText } from "./texts.js";
 
 /** @typedef {import("./pipeline_run.js").PipelineRun} PipelineRun */
 
-/** Pixels that the view takes in a node, at zoom 1. */
-export const VIEW_HEIGHT = 172;
+/** Pixels that the view takes in a node, at zoom 1, and those of a file's name. */
+const [HEIGHT, FILE_HEIGHT] = [172, 20];
 
 const SVG = "http://www.w3.org/2000/svg";
 const LANES = /** @type {const} */ (["decode", "copy", "save"]);
@@ -15,11 +15,24 @@ const LANES = /** @type {const} */ (["decode", "copy", "save"]);
 const LIMITS = { decode: "decode", copy: "copy", save: "save", whole: "decode", ring: "save" };
 /** How fast the time axis follows a new estimate of the end, with each event. */
 const AXIS_PACE = 0.35;
+/** Milliseconds between two looks at the clock while nothing is told. */
+const TICK = 500;
+/** Seconds between two ticks of the axis. */
+const STEPS = [0.001, 0.01, 0.1, 1]
+  .flatMap((unit) => [1, 2, 5].map((factor) => factor * unit))
+  .concat([10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800]);
+/** Pixels that a character of a tick takes, and what is around them. */
+const [CHARACTER, AROUND] = [6, 8];
 
 export class PipelineElement {
-  /** @param {(run: PipelineRun) => void} onTrace called when somebody asks for the trace */
-  constructor(onTrace) {
+  /**
+   * @param {object} given
+   * @param {(run: PipelineRun) => void} given.onTrace called when somebody asks for the trace
+   * @param {() => string[]} given.inputs the inputs that the node has, which advice may be about
+   */
+  constructor({ onTrace, inputs }) {
     loadStyle();
+    this._inputs = inputs;
     this.element = document.createElement("div");
     this.element.className = "async-vae-decode-view";
     /** @type {PipelineRun | null} */
@@ -33,8 +46,10 @@ export class PipelineElement {
     /** @type {Record<string, unknown>} */
     this._source = {};
     this._pending = 0;
+    this._ticking = 0;
     const head = child(this.element, "div", "head");
     this._frames = child(head, "span", "frames");
+    this._size = child(head, "span", "size");
     this._rate = child(head, "span", "rate");
     this._left = child(head, "span", "left");
     const lanes = child(this.element, "div", "lanes");
@@ -42,26 +57,38 @@ export class PipelineElement {
     this._svg = {};
     /** @type {Record<string, HTMLElement>} */
     this._names = {};
+    /** What is said in an empty lane. @type {Record<string, HTMLElement>} */
+    this._notes = {};
+    /** What is at work and has told nothing yet. @type {Record<string, SVGRectElement>} */
+    this._going = {};
     for (const lane of LANES) {
       this._names[lane] = child(lanes, "span", "name");
       const svg = document.createElementNS(SVG, "svg");
       svg.setAttribute("class", "lane");
       svg.setAttribute("preserveAspectRatio", "none");
       svg.dataset.lane = lane;
-      lanes.append(svg);
+      const place = child(lanes, "div", "place");
+      place.append(svg);
       this._svg[lane] = svg;
+      this._notes[lane] = child(place, "span", "note");
     }
     this._axis = child(lanes, "div", "axis");
     this._advice = child(this.element, "div", "advice");
+    this._file = /** @type {HTMLAnchorElement} */ (child(this.element, "a", "file"));
     this._foot = child(this.element, "div", "foot");
     this._chips = child(this._foot, "span", "");
-    this._chips.style.cssText = "display: flex; gap: 5px; overflow: hidden";
+    this._chips.className = "chips";
     const trace = child(this._foot, "button", "trace");
     trace.setAttribute("type", "button");
     trace.addEventListener("click", () => {
       if (this.run) onTrace(this.run);
     });
     this._trace = trace;
+  }
+
+  /** Pixels that it takes in a node, at zoom 1. */
+  get height() {
+    return HEIGHT + (this.run?.file ? FILE_HEIGHT : 0);
   }
 
   /**
@@ -85,25 +112,37 @@ export class PipelineElement {
     const run = this.run;
     if (!run) return;
     const { element } = this;
+    clearTimeout(this._ticking);
+    // Nothing may be told for minutes; the clock goes on. A node that is not on the page is drawn when it is shown.
+    if (run.running && element.isConnected) this._ticking = setTimeout(() => this._draw(), TICK);
     element.dataset.run = run.id;
     element.dataset.outcome = run.outcome;
     element.toggleAttribute("data-dark", textIsLight(element));
     this._head(run);
     this._lanes(run);
     const { report } = run;
-    const advice = adviceText(run.advised);
+    const advice = run.written > 0 ? adviceText(run.advised, this._inputs()) : "";
     for (const lane of LANES) {
       this._names[lane].textContent = message(lane);
       const limiting = run.bottleneck !== null && LIMITS[run.bottleneck] === lane && advice !== "";
       this._names[lane].toggleAttribute("data-limit", limiting);
       if (limiting) this._advice.style.setProperty("--dot", `var(--${lane})`);
     }
-    this._advice.textContent = run.lost ? message("runUnknown") : advice;
-    this._advice.title = advice;
+    const said = run.lost ? message("runUnknown") : troubleOf(run) || advice;
+    this._advice.textContent = said;
+    this._advice.title = said;
+    this._advice.toggleAttribute("data-trouble", Boolean(troubleOf(run)));
     this._trace.textContent = message("trace");
     this._trace.title = message("traceTitle");
+    this._file.hidden = !run.file;
+    if (run.file) {
+      this._file.textContent = run.file.name;
+      this._file.href = run.file.address;
+      this._file.download = run.file.name;
+      this._file.title = message("download", { file: run.file.name });
+    }
     this._foot.hidden = !report;
-    if (report) this._outcome(report);
+    if (report) this._outcome(run, report);
   }
 
   /** @param {PipelineRun} run */
@@ -115,9 +154,9 @@ export class PipelineElement {
     bold.textContent = String(run.written);
     const words = message(done ? "frames" : "framesOf", { total: run.total ?? "?" }).split("{count}");
     this._frames.replaceChildren(words[0], bold, words.slice(1).join(""));
+    this._size.textContent = report?.width ? `${report.width} × ${report.height}` : "";
     this._rate.textContent = run.rate > 0 ? message("rate", { count: numberText(run.rate) }) : "";
-    const left = run.secondsLeft;
-    if (outcome === "running") this._left.textContent = left === null ? "" : message("left", { time: secondsText(left) });
+    if (outcome === "running") this._left.textContent = timeText(run);
     else if (outcome === "completed") this._left.textContent = report ? secondsText(report.wall_seconds) : "";
     else this._left.textContent = message(outcome === "lost" ? "runLost" : outcome);
     this.element.title = report?.width ? summary(report) : "";
@@ -139,13 +178,39 @@ export class PipelineElement {
       this._drawn[stage] = blocks.length;
       this._source[stage] = blocks[0];
     }
-    const known = run.seconds * 1000;
+    const known = run.elapsed * 1000;
     const left = run.secondsLeft;
     const target = run.running ? (left === null ? known * 1.3 : known + left * 1000) : known;
     const paced = this._axisMs === 0 || !run.running ? target : this._axisMs + (target - this._axisMs) * AXIS_PACE;
     this._axisMs = Math.max(paced, known, 1);
     for (const lane of LANES) this._svg[lane].setAttribute("viewBox", `0 0 ${this._axisMs} 1`);
+    this._names.decode.parentElement?.toggleAttribute("data-saves-only", run.savesOnly);
+    const empty = (run.report?.unified ?? run.unified) && !run.savesOnly && !run.blocks.copy?.length;
+    this._notes.copy.textContent = empty ? message("noCopies") : "";
+    this._goOn(run, known);
     this._ticks();
+  }
+
+  /**
+   * Shows the step of the decoder that is at work, of which nothing is told before its end.
+   *
+   * @param {PipelineRun} run
+   * @param {number} known milliseconds since the start
+   */
+  _goOn(run, known) {
+    const going = (this._going.decode ??= document.createElementNS(SVG, "rect"));
+    const ends = ["decode", "finish", "wait_slot"].flatMap((stage) => (run.blocks[stage] ?? []).map(([, , end]) => end));
+    const since = Math.max(0, ...ends);
+    const decodes = run.running && !run.savesOnly && (run.total === null || run.received < run.total);
+    if (!decodes || known - since < TICK) {
+      going.remove();
+      return;
+    }
+    going.setAttribute("class", "going");
+    for (const [name, value] of Object.entries({ x: since, y: 0, width: known - since, height: 1 })) {
+      going.setAttribute(name, String(value));
+    }
+    if (!going.isConnected || !going.parentNode) this._svg.decode.append(going);
   }
 
   /**
@@ -161,7 +226,7 @@ export class PipelineElement {
   /** Takes away what is drawn. @param {string} [only] of this stage */
   _forget(only) {
     for (const lane of LANES) {
-      this._svg[lane].querySelectorAll(only ? `rect.${only}` : "rect").forEach((rect) => rect.remove());
+      this._svg[lane].querySelectorAll(only ? `rect.${only}` : "rect:not(.going)").forEach((rect) => rect.remove());
     }
     if (only) delete this._drawn[only];
     else this._drawn = {};
@@ -169,30 +234,37 @@ export class PipelineElement {
 
   _ticks() {
     const seconds = this._axisMs / 1000;
-    const rough = seconds / 4;
-    const magnitude = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map((factor) => factor * magnitude).find((candidate) => candidate >= rough) ?? rough;
+    const step = STEPS.find((candidate) => candidate >= seconds / 4) ?? seconds / 4;
+    const width = this._axis.clientWidth || 1;
     const ticks = [];
-    // The last one would stand out at the right.
-    for (let tick = 0; tick < seconds * 0.93; tick += step) {
+    for (let tick = 0; tick < seconds; tick += step) {
+      const text = tick === 0 ? "0" : clockText(tick, seconds);
+      const place = tick / seconds;
+      // One that would be cut off at the right says nothing.
+      if (place * width + text.length * CHARACTER + AROUND > width) break;
       const label = document.createElement("span");
-      label.style.left = `${(tick / seconds) * 100}%`;
-      label.textContent = tick === 0 ? "0" : secondsText(tick);
+      label.style.left = `${place * 100}%`;
+      label.textContent = text;
       ticks.push(label);
     }
     this._axis.replaceChildren(...ticks);
   }
 
-  /** @param {import("./pipeline_run.js").Report} report */
-  _outcome(report) {
+  /**
+   * @param {PipelineRun} run
+   * @param {import("./pipeline_run.js").Report} report
+   */
+  _outcome(run, report) {
     /** @type {[string, string, boolean][]} */
     const chips = [];
     const { decoding } = report;
-    if (report.hidden_share !== null) {
-      const share = { share: Math.round(report.hidden_share * 100) };
-      chips.push([message("hidden", share), message("hiddenTitle", share), false]);
+    const { saved } = run;
+    if (saved) {
+      const times = { hidden: secondsText(saved.hidden), saving: secondsText(saved.saving) };
+      chips.push([message("hidden", times), message("hiddenTitle", times), false]);
     }
-    if (decoding && decoding.kind !== "images") {
+    // Of no frames nothing is exact.
+    if (decoding && decoding.kind !== "images" && report.frames > 0) {
       const { exact, bounded, detail } = decoding;
       const inexact = [message("inexactTitle"), ...(detail ? [`(${detail})`] : [])].join(" ");
       chips.push([message(exact ? "exact" : "inexact"), exact ? message("exactTitle") : inexact, !exact]);
@@ -253,6 +325,27 @@ function child(parent, tag, className) {
 function textIsLight(element) {
   const [red, green, blue] = (getComputedStyle(element).color.match(/[\d.]+/g) ?? []).map(Number);
   return 0.299 * red + 0.587 * green + 0.114 * blue > 128;
+}
+
+/**
+ * How long it will take, or has taken where that cannot be told.
+ * @param {PipelineRun} run
+ */
+function timeText(run) {
+  const left = run.secondsLeft;
+  if (left !== null) return message("left", { time: secondsText(left) });
+  const time = secondsText(Math.floor(run.elapsed));
+  return run.written > 0 || run.savesOnly ? time : message("decodingFor", { time });
+}
+
+/**
+ * Why a run did not come to its end, and what is left of it.
+ * @param {PipelineRun} run
+ */
+function troubleOf(run) {
+  const reason = run.outcome === "failed" ? run.error : "";
+  const files = run.cutShort.map((file) => message("cutShort", { file }));
+  return [reason, ...files].filter(Boolean).join(" · ");
 }
 
 /** A run in one line. @param {import("./pipeline_run.js").Report} report */

@@ -34,6 +34,7 @@ export const MOST_BLOCKS = 1200;
  * @property {string} advice in English
  * @property {string | null} [advice_code]
  * @property {Record<string, number>} [advice_values]
+ * @property {boolean} [unified]
  * @property {Record<string, { lanes: number, intervals: [number, number][] }>} stages
  * @property {string} [run]
  *
@@ -51,6 +52,12 @@ export const MOST_BLOCKS = 1200;
  * @property {number} [written]
  * @property {number | null} [total]
  * @property {number} [seconds]
+ * @property {number} [steps] decode steps that have ended
+ * @property {number | null} [rate] frames a second over all of them; null before there are two, as is the time left
+ * @property {number | null} [seconds_left]
+ * @property {boolean} [unified] nothing has to be copied
+ * @property {string | null} [error] what ended it
+ * @property {string[]} [cut_short] files that hold less than the clip
  * @property {string | null} [bottleneck]
  * @property {string} [advice] in English
  * @property {string | null} [advice_code]
@@ -59,6 +66,22 @@ export const MOST_BLOCKS = 1200;
  * @property {Record<string, Block[]>} [blocks]
  * @property {Report} [report]
  */
+
+/** Less than this share of a run is not worth a word. */
+const NOTICEABLE = 0.02;
+
+/**
+ * @param {[start: number, end: number][]} intervals
+ * @returns {number}
+ */
+function lengthOfUnion(intervals) {
+  let [length, reached] = [0, -Infinity];
+  for (const [start, end] of [...intervals].sort(([one], [other]) => one - other)) {
+    length += Math.max(0, end - Math.max(start, reached));
+    reached = Math.max(reached, end);
+  }
+  return length;
+}
 
 export class PipelineRun {
   /** @param {News} news the first that is known of it */
@@ -72,6 +95,19 @@ export class PipelineRun {
     /** @type {number | null} */
     this.total = null;
     this.seconds = 0;
+    /** When that was told, on the clock of the browser. */
+    this._toldAt = performance.now();
+    this.unified = false;
+    /** The video that it has saved. @type {{ name: string, address: string } | null} */
+    this.file = null;
+    /** @type {number | null} */
+    this._rate = null;
+    /** @type {number | null} */
+    this._secondsLeft = null;
+    /** What ended it. */
+    this.error = "";
+    /** Files that hold less than the clip. @type {string[]} */
+    this.cutShort = [];
     /** @type {string | null} */
     this.bottleneck = null;
     /** What holds it up and what to change, in every form. @type {Pick<News, "advice" | "advice_code" | "advice_values">} */
@@ -84,8 +120,8 @@ export class PipelineRun {
     this.report = null;
     /** The server knows nothing of it any more: it was restarted. */
     this.lost = false;
-    /** When the first frames had been written, and how many. @type {[number, number] | null} */
-    this._first = null;
+    /** Frames that were written at the last change, and when. @type {[frames: number, seconds: number]} */
+    this._change = [0, 0];
   }
 
   /**
@@ -115,19 +151,42 @@ export class PipelineRun {
     this.blocks = { ...snapshot.blocks };
   }
 
-  /** Frames a second since the first ones were written, and before that none. */
+  /** Whether it saves frames that are there already. */
+  get savesOnly() {
+    return this.report?.decoding?.kind === "images" || /^AsyncSave/.test(this.about.type ?? "");
+  }
+
+  /** Seconds since its start, which go on between two news. */
+  get elapsed() {
+    return this.running ? this.seconds + (performance.now() - this._toldAt) / 1000 : this.seconds;
+  }
+
+  /** Frames a second: over all steps of the decoder that have ended, which the server tells; 0 before there are two. */
   get rate() {
     if (this.report) return this.report.fps;
-    if (!this._first) return 0;
-    const [seconds, written] = this._first;
-    if (this.written > written && this.seconds > seconds) return (this.written - written) / (this.seconds - seconds);
-    return this.seconds > 0 ? this.written / this.seconds : 0;
+    const [frames, seconds] = this._change;
+    return this._rate ?? (this.savesOnly && seconds > 0 ? frames / seconds : 0);
   }
 
   /** Seconds until the end, where they can be told. @returns {number | null} */
   get secondsLeft() {
-    if (!this.running || this.total === null || this.rate === 0) return null;
-    return Math.max(0, this.total - this.written) / this.rate;
+    if (!this.running) return null;
+    if (this._secondsLeft !== null) return Math.max(0, this._secondsLeft - (this.elapsed - this.seconds));
+    if (!this.savesOnly || this.total === null || this.rate === 0) return null;
+    const [frames, seconds] = this._change;
+    return Math.max(0, (this.total - frames) / this.rate - (this.elapsed - seconds));
+  }
+
+  /**
+   * What is known of the time that saving took and how much of it passed while frames were decoded, in seconds.
+   * @returns {{ saving: number, hidden: number } | null} null where it does not matter
+   */
+  get saved() {
+    const share = this.report?.hidden_share;
+    if (!this.report || share === null || share === undefined) return null;
+    const blocks = ["copy", "save"].flatMap((stage) => this.blocks[stage] ?? []);
+    const saving = lengthOfUnion(blocks.map(([, start, end]) => [start, end])) / 1000;
+    return saving < NOTICEABLE * this.report.wall_seconds ? null : { saving, hidden: share * saving };
   }
 
   /** @returns {"running" | "completed" | "cancelled" | "failed" | "lost"} */
@@ -144,12 +203,18 @@ export class PipelineRun {
     this.written = news.written ?? this.written;
     this.total = news.total ?? this.total;
     this.seconds = news.seconds ?? this.seconds;
+    this._toldAt = performance.now();
+    this.unified = news.unified ?? this.unified;
+    this._rate = news.rate ?? null;
+    this._secondsLeft = news.seconds_left ?? null;
+    this.error = news.error ?? this.error;
+    this.cutShort = news.cut_short ?? this.cutShort;
     this.bottleneck = news.bottleneck ?? null;
     const { advice, advice_code, advice_values } = news;
     this.advised = { advice, advice_code, advice_values };
     this.lanes = news.lanes ?? this.lanes;
     this.report = news.report ?? this.report;
-    if (!this._first && this.written > 0) this._first = [this.seconds, this.written];
+    if (this.written !== this._change[0]) this._change = [this.written, this.seconds];
   }
 
   _blockCount() {

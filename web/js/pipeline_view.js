@@ -4,15 +4,22 @@
  */
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { behaveAsNode, dragNode } from "./canvas_events.js";
 import { PIPELINE_NODES, forEachPipelineNode, nodeAt, rootGraph } from "./graph_nodes.js";
-import { PipelineElement, VIEW_HEIGHT } from "./pipeline_element.js";
+import { savedIn } from "./node_media.js";
+import { PipelineElement } from "./pipeline_element.js";
 import { PipelineRun, runOfReport } from "./pipeline_run.js";
 import { SETTINGS } from "./settings.js";
 import { message } from "./texts.js";
 
-/** @typedef {import("./pipeline_run.js").News} News */
+/**
+ * @typedef {import("./pipeline_run.js").News} News
+ * @typedef {{ async_vae_decode?: string[], images?: import("./node_media.js").Saved[] }} Output
+ */
 
 const WIDGET = "async_vae_decode_pipeline";
+/** Those that save one file. */
+const VIDEO_NODES = new Set(["AsyncVAEDecodeSaveVideo", "AsyncSaveVideo"]);
 const ROUTES = "/async_vae_decode/runs";
 const MOST_RUNS = 64;
 /** What a workflow has that nobody gave an id. */
@@ -26,13 +33,21 @@ const fetching = new Set();
 const views = new WeakMap();
 /** Whether the setting says so. */
 let viewsWanted = true;
+/** Whether there is a graph already. */
+let ready = false;
+
+// At once, since the front end complains of events that nobody listens to, and a run goes on while a page is loaded. What
+// comes before there is a graph is found again with it.
+for (const kind of ["started", "progress", "ended"]) {
+  api.addEventListener(`async_vae_decode.${kind}`, ({ detail }) => {
+    if (ready) onNews(/** @type {News} */ (detail));
+  });
+}
 
 app.registerExtension({
   name: "AsyncVAEDecode.PipelineView",
   setup() {
-    for (const kind of ["started", "progress", "ended"]) {
-      api.addEventListener(`async_vae_decode.${kind}`, (event) => onNews(/** @type {News} */ (event.detail)));
-    }
+    ready = true;
     api.addEventListener("executed", (event) => onExecuted(event.detail));
     api.addEventListener("reconnected", () => void restore());
     viewsWanted = app.ui.settings.getSettingValue(SETTINGS.view) !== false;
@@ -62,7 +77,7 @@ function onNews(news) {
 /**
  * An output that comes from the cache brings the report of the run that made it.
  *
- * @param {{ node?: string, display_node?: string, output?: { async_vae_decode?: string[] } }} detail
+ * @param {{ node?: string, display_node?: string, output?: Output }} detail
  */
 function onExecuted(detail) {
   const told = detail?.output?.async_vae_decode?.[0];
@@ -71,11 +86,18 @@ function onExecuted(detail) {
   const id = detail?.display_node ?? detail?.node;
   if (!report?.run || id === undefined) return;
   const node = nodeAt(String(id));
-  if (!node || !PIPELINE_NODES.has(node.comfyClass) || views.get(node)?.run?.id === report.run) return;
+  if (!node || !PIPELINE_NODES.has(node.comfyClass)) return;
   const known = runs.get(report.run);
   // Another workflow may have such a node under the same id.
   if (known && nodeOf(known.about) !== node) return;
-  show(node, known ?? runOfReport(report));
+  const last = views.get(node)?.run;
+  const run = known ?? (last?.id === report.run ? last : runOfReport(report));
+  const [file] = VIDEO_NODES.has(node.comfyClass) ? savedIn(detail.output ?? {}) : [];
+  if (file) {
+    const address = api.apiURL(`/view?${new URLSearchParams(Object.entries(file))}`);
+    run.file = { name: file.filename, address };
+  }
+  show(node, run);
 }
 
 /** Shows the newest run of every node of the workflow that is open. */
@@ -165,11 +187,15 @@ function show(node, run) {
   if (!viewsWanted) return;
   let view = views.get(node);
   if (!view) {
-    view = new PipelineElement(downloadTrace);
+    const inputs = () => (node.widgets ?? []).filter(({ hidden }) => !hidden).map(({ name }) => name);
+    view = new PipelineElement({ onTrace: downloadTrace, inputs });
+    behaveAsNode(view.element);
     views.set(node, view);
     attach(node, view);
   }
+  const { height } = view;
   view.show(run);
+  if (view.height !== height) fit(node, view.height - height);
   putIntoVueNode(node, view.element);
 }
 
@@ -197,13 +223,16 @@ function attach(node, view) {
   const widget = node.addDOMWidget(WIDGET, WIDGET, view.element, {
     serialize: false,
     hideOnZoom: false,
-    getMinHeight: () => VIEW_HEIGHT,
-    getMaxHeight: () => VIEW_HEIGHT,
+    // It is no input that a side panel could list.
+    hideInPanel: true,
+    getMinHeight: () => view.height,
+    getMaxHeight: () => view.height,
   });
   // Not in the workflow either, where widgets' values are told apart by their places.
   widget.serialize = false;
+  widget.onPointerDown = dragNode;
   // Above the preview, which ComfyUI adds as a widget, too.
-  const preview = node.widgets.findIndex((other) => other.name.startsWith("$$"));
+  const preview = (node.widgets ?? []).findIndex((other) => other.name.startsWith("$$"));
   if (preview >= 0 && preview < node.widgets.length - 1) {
     node.widgets.splice(preview, 0, ...node.widgets.splice(node.widgets.indexOf(widget), 1));
   }
@@ -212,15 +241,25 @@ function attach(node, view) {
   node.setDirtyCanvas(true, true);
 }
 
+/**
+ * @param {LGraphNode} node
+ * @param {number} more pixels that its view takes now
+ */
+function fit(node, more) {
+  node.setSize([node.size[0], Math.max(node.computeSize()[1], node.size[1] + more)]);
+  node.setDirtyCanvas(true, true);
+}
+
 /** @param {LGraphNode} node */
 function hide(node) {
-  if (!views.delete(node)) return;
-  const widget = node.widgets.find((candidate) => candidate.name === WIDGET);
+  const view = views.get(node);
+  if (!view) return;
+  views.delete(node);
+  const widget = node.widgets?.find((candidate) => candidate.name === WIDGET);
   if (!widget) return;
   node.removeWidget(widget);
   widget.element.remove();
-  node.setSize([node.size[0], Math.max(node.computeSize()[1], node.size[1] - VIEW_HEIGHT)]);
-  node.setDirtyCanvas(true, true);
+  fit(node, -view.height);
 }
 
 /** @param {PipelineRun} run */

@@ -1,0 +1,167 @@
+"""What a node shows after a run: the video plays, the gallery has its pictures, and nothing of the preview is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.browser.front_end import FrontEnd, Renderer, Theme
+
+PATIENCE = 30_000
+SAVERS = {
+    "AsyncVAEDecodeSaveFrames": {"compression": 1},
+    "AsyncVAEDecodeSaveVideo": {"format": "webm (VP9)", "fps": 8},
+    "AsyncSaveFrames": {"compression": 1},
+    "AsyncSaveVideo": {"format": "mp4 (H.264)", "fps": 8},
+}
+#: The media that the node of that id shows, wherever the renderer puts them.
+MEDIA = """
+() => {
+  window.testMedia = (id) => {
+    const node = window.testNode(id);
+    const drawn = document.querySelector(`[data-node-id="${id}"]`);
+    const vue = Boolean(drawn) && window.LiteGraph.vueNodesMode;
+    const video = vue ? drawn.querySelector("video") : node.videoContainer?.querySelector("video");
+    const images = vue ? [...drawn.querySelectorAll("img")] : [...(node.imgs ?? [])];
+    return { video, images, text: vue ? drawn.innerText : "" };
+  };
+}
+"""
+#: Whether a video has its data and its time goes on while it plays.
+PLAYS = """
+async (id) => {
+  const { video } = window.testMedia(id);
+  if (!video?.isConnected || video.readyState < 2) return null;
+  video.muted = true;
+  const from = video.currentTime;
+  await video.play();
+  const there = await new Promise((done) => {
+    video.addEventListener("timeupdate", () => video.currentTime !== from && done(true));
+    video.addEventListener("error", () => done(false));
+  });
+  video.pause();
+  return there ? [video.videoWidth, video.videoHeight] : null;
+}
+"""
+
+
+@pytest.mark.parametrize(("renderer", "theme"), [("litegraph", "dark"), ("vue", "light")])
+def test_what_was_saved_is_shown(
+    open_front_end: Callable[..., FrontEnd], demo: dict[str, str], renderer: Renderer, theme: Theme
+) -> None:
+    front_end = open_front_end(
+        renderer=renderer,
+        theme=theme,
+        settings={"AsyncVAEDecode.Preview.Interval": 0.1, "Comfy.NodeBadge.NodeIdBadgeMode": "None"},
+    )
+    page = front_end.page
+    page.evaluate(MEDIA)
+    page.evaluate(
+        """() => {
+          window.previewed = [];
+          const { api } = window.comfyAPI.api;
+          api.addEventListener("b_preview_with_metadata", ({ detail }) => window.previewed.push(detail.displayNodeId));
+          window.ended = [];
+          api.addEventListener("execution_success", ({ detail }) => window.ended.push(detail.prompt_id));
+        }"""
+    )
+    latent = front_end.add("LoadLatent", latent=demo["latent"], pos=(40, 100))
+    vae = front_end.add("TestLoadVAE", vae_name=demo["vae"], pos=(40, 320))
+    decode = front_end.add("AsyncVAEDecode", pos=(40, 500))
+    front_end.connect(latent, "LATENT", decode, "samples")
+    front_end.connect(vae, "VAE", decode, "vae")
+    nodes: dict[str, str] = {}
+    for index, (type, values) in enumerate(SAVERS.items()):
+        node = front_end.add(type, pos=(400 + 420 * index, 100), filename_prefix=f"after/{type}", **values)
+        if "Decode" in type:
+            front_end.connect(latent, "LATENT", node, "samples")
+            front_end.connect(vae, "VAE", node, "vae")
+        else:
+            front_end.connect(decode, "IMAGE", node, "images")
+        nodes[type] = node
+    front_end.centre(decode, *nodes.values())
+
+    for round in range(2):
+        page.evaluate("() => { window.previewed.length = 0; }")
+        for type, node in nodes.items():
+            # Nothing comes from the cache.
+            front_end.set_widget(node, "filename_prefix", f"after/{type}{round}")
+        front_end.set_widget(decode, "chunk_size", 4 + round)
+        prompt_id = front_end.queue()
+        entry = front_end.wait(prompt_id)
+        page.wait_for_function("id => window.ended.includes(id)", arg=prompt_id)
+        assert entry["status"]["status_str"] == "success"
+        previewed = set(page.evaluate("() => window.previewed"))
+        for type, node in nodes.items():
+            saved = entry["outputs"][node]["images"]
+            assert node in previewed, f"{type} has had no preview that could be left"
+            if "Video" in type:
+                shows_video(front_end, node, type)
+            else:
+                shows_gallery(front_end, node, [file["filename"] for file in saved])
+        if round == 0:
+            front_end.screenshot("after-run", decode, *nodes.values())
+    # What the help pages show.
+    for type, node in {**nodes, "AsyncVAEDecode": decode}.items():
+        front_end.centre(node, scale=1.0)
+        front_end.screenshot(f"help-{type}", node)
+
+
+@pytest.mark.parametrize("renderer", ["litegraph", "vue"])
+def test_a_file_that_browsers_do_not_play_is_named_and_can_be_had(
+    open_front_end: Callable[..., FrontEnd], renderer: Renderer, tmp_path: Path
+) -> None:
+    front_end = open_front_end(renderer=renderer)
+    front_end.page.evaluate(MEDIA)
+    images = front_end.add("TestImages", shape="9,128,192,3", pos=(40, 100))
+    node = front_end.add("AsyncSaveVideo", format="mov (ProRes 422 HQ)", filename_prefix="after/prores", pos=(400, 100))
+    front_end.connect(images, 0, node, "images")
+    front_end.centre(node)
+
+    (saved,) = front_end.wait(front_end.queue())["outputs"][node]["images"]
+    shows_video(front_end, node, "ProRes")
+    link = front_end.page.locator(".async-vae-decode-view a.file")
+    with front_end.page.expect_download() as download:
+        link.click()
+    download.value.save_as(tmp_path / "file.mov")
+    front_end.screenshot("after-run-stand-in", node)
+
+    assert saved["filename"].endswith(".mov"), "the history names the file"
+    assert link.inner_text() == saved["filename"] == download.value.suggested_filename
+    kept = front_end.server.output / saved["subfolder"] / saved["filename"]
+    assert (tmp_path / "file.mov").read_bytes() == kept.read_bytes()
+
+
+def shows_video(front_end: FrontEnd, node: str, type: str) -> None:
+    """Wait until the node's video can be played, and play it."""
+    front_end.page.wait_for_function(
+        "id => window.testMedia(id).video?.readyState >= 2 && window.testMedia(id).video.isConnected",
+        arg=node,
+        timeout=PATIENCE,
+    )
+    assert front_end.page.evaluate(PLAYS, node) == [192, 128], type
+    told: dict[str, Any] = front_end.page.evaluate(
+        "id => ({ text: window.testMedia(id).text, images: window.testMedia(id).images.map(({ src }) => src) })", node
+    )
+    assert "failed" not in told["text"] and "Unknown file" not in told["text"], type
+    assert not [src for src in told["images"] if src.startswith("blob:")], f"{type}: the preview is still there"
+
+
+def shows_gallery(front_end: FrontEnd, node: str, files: list[str]) -> None:
+    """Wait until the node shows what it saved, all of it or one with how many there are."""
+    front_end.page.wait_for_function(
+        """([id, files]) => {
+          const { images, text } = window.testMedia(id);
+          const shown = images.filter((image) => image.complete && image.naturalWidth === 192)
+            .map(({ src }) => new URL(src).searchParams.get("filename"));
+          const all = files.every((file) => shown.includes(file)) || text.includes(`/${files.length}`);
+          return shown.length && shown.every((file) => files.includes(file)) && all
+            && !images.some(({ src }) => src.startsWith("blob:"));
+        }""",
+        arg=[node, files],
+        timeout=PATIENCE,
+    )

@@ -1,0 +1,113 @@
+/**
+ * What a node shows of its files: the live preview goes when the node has been executed, what it saved in the run before
+ * goes when the next run's preview comes, and where browsers do not play a file, its stand-in is shown.
+ *
+ * The front end shows a preview in the place of outputs, and of an output it knows that it is a video: it would try to
+ * play the preview, or show it where the gallery belongs, until another tab has been open.
+ */
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+import { PIPELINE_NODES, nodeAt, rootGraph } from "./graph_nodes.js";
+
+/** The widget in which LiteGraph draws images. */
+const IMAGE_WIDGET = "$$canvas-image-preview";
+/** Milliseconds in which a preview that is being loaded at the end has come. */
+const LATE = 500;
+
+/** A file as ComfyUI names it in outputs. @typedef {{ filename: string, subfolder: string, type: string }} Saved */
+
+/** What was saved, by outputs in which a stand-in has its place. @type {WeakMap<object, Saved[]>} */
+const saved = new WeakMap();
+
+/**
+ * @param {{ images?: Saved[] }} output of a node
+ * @returns {Saved[]} the files that it has saved
+ */
+export function savedIn(output) {
+  return saved.get(output) ?? output.images ?? [];
+}
+
+app.registerExtension({
+  name: "AsyncVAEDecode.NodeMedia",
+  setup() {
+    api.addEventListener("executed", ({ detail }) => {
+      if (!detail?.output?.images?.length) return;
+      const id = String(detail.display_node ?? detail.node);
+      dropPreview(id);
+      const [name] = detail.output.async_vae_decode_stand_in ?? [];
+      if (name) showInstead(id, detail.output, { filename: name, subfolder: "", type: "temp" });
+    });
+    api.addEventListener("b_preview_with_metadata", ({ detail }) => dropOutputs(String(detail?.displayNodeId)));
+  },
+});
+
+/** @param {string} id an execution id */
+function dropPreview(id) {
+  const node = nodeAt(id);
+  if (!node || !PIPELINE_NODES.has(node.comfyClass)) return;
+  // The nodes that stand for the subgraphs around it show its preview, too.
+  const parts = id.split(":");
+  for (const [index] of parts.entries()) {
+    const shown = nodeAt(parts.slice(0, index + 1).join(":"));
+    if (!shown) continue;
+    const urls = new Set(app.nodePreviewImages?.[locatorOf(shown)]);
+    for (const previews of [app.nodePreviewImages, stored()?.nodePreviewImages]) {
+      if (previews) delete previews[locatorOf(shown)];
+    }
+    forgetPictures(shown, urls);
+    setTimeout(() => forgetPictures(shown, urls), LATE);
+  }
+}
+
+/**
+ * Have the node show another file than the one that it has saved, after a change of tabs, too.
+ * @param {string} id an execution id
+ * @param {{ images: Saved[] }} output is what the front end keeps for the next time that the workflow is opened
+ * @param {Saved} file
+ */
+function showInstead(id, output, file) {
+  saved.set(output, output.images);
+  output.images = [file];
+  const node = nodeAt(id);
+  if (!node || !PIPELINE_NODES.has(node.comfyClass)) return;
+  for (const outputs of [app.nodeOutputs, stored()?.nodeOutputs]) {
+    if (outputs) outputs[locatorOf(node)] = { ...output };
+  }
+}
+
+/**
+ * Let LiteGraph's node forget the pictures of a preview.
+ * @param {LGraphNode} node
+ * @param {Set<string>} urls
+ */
+function forgetPictures(node, urls) {
+  if (!node.imgs?.some((/** @type {HTMLImageElement} */ image) => urls.has(image.src))) return;
+  node.imgs = undefined;
+  node.preview = undefined;
+  const widget = node.widgets?.find(({ name }) => name === IMAGE_WIDGET);
+  if (widget) node.removeWidget(widget);
+  node.setDirtyCanvas(true, true);
+}
+
+/** @param {string} id an execution id */
+function dropOutputs(id) {
+  const node = nodeAt(id);
+  if (!node || !PIPELINE_NODES.has(node.comfyClass)) return;
+  for (const outputs of [app.nodeOutputs, stored()?.nodeOutputs]) {
+    if (outputs?.[locatorOf(node)]) delete outputs[locatorOf(node)];
+  }
+}
+
+/**
+ * @param {LGraphNode} node
+ * @returns {string} what the front end finds a node's outputs by
+ */
+function locatorOf(node) {
+  return node.graph === rootGraph() ? String(node.id) : `${node.graph?.id}:${node.id}`;
+}
+
+/** The front end's own state of outputs and previews, which Vue nodes are drawn from. @returns {any} */
+function stored() {
+  const vue = /** @type {any} */ (document.getElementById("vue-app"))?.__vue_app__;
+  return vue?.config.globalProperties.$pinia?.state.value.nodeOutput;
+}
