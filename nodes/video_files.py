@@ -16,6 +16,7 @@ from comfy_api.v0_0_2 import InputImpl, io, ui
 from ..async_decode import SinkError
 from ..async_decode.sinks import H264_MP4, VIDEO_FORMATS, HardwareFormats, Sink, Sound, VideoFormat, VideoSink
 from ..async_decode.sinks.files import OutputNames
+from ..async_decode.sinks.video.notes import check_size
 from . import saving
 
 #: Under this key a node's ``ui`` output names what its player takes instead of the file.
@@ -193,6 +194,7 @@ class VideoFile:
     ) -> None:
         check(format, quality, fps)
         video = formats()[format]
+        check_size(video, width, height)
         sound = sound_of(audio)
         self.notes: list[str] = []
         if trim_to_audio and sound is None:

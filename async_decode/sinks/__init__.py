@@ -8,7 +8,8 @@ from .image.formats import ImageEncoder, JpegEncoder, PngEncoder, WebpEncoder
 from .null import NullSink
 from .preview import PreviewSink
 from .tensor import TensorSink
-from .video.formats import H264_MP4, VIDEO_FORMATS, VideoFormat, exact_rate
+from .video.catalogue import H264_MP4, VIDEO_FORMATS
+from .video.format import VideoFormat, exact_rate
 from .video.hardware import HardwareFormats
 from .video.sink import VideoSink
 from .video.sound import Sound

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image, ImageChops
 
-from async_decode.sinks.video.formats import VIDEO_FORMATS
+from async_decode.sinks.video.catalogue import VIDEO_FORMATS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Route

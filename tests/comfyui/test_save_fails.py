@@ -80,7 +80,7 @@ def test_a_full_disk(client: Client, server: Server, models: Models, small_disk:
             with Image.open(small_disk / name) as image:
                 image.load()
     else:
-        assert left == []
+        assert left == [] or (left == ["a_00001_cut-short.mp4"] and "frames are in" in message)
     check_usable(client, server, models)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -207,6 +208,11 @@ def test_each_chunk_and_the_end_are_spans(tmp_path: Path) -> None:
         (12.5, Fraction(25, 2)),
         (0.5, Fraction(1, 2)),
         (240.0, Fraction(240)),
+        (119.88, Fraction(120000, 1001)),
+        (239.76, Fraction(240000, 1001)),
+        (np.float32(23.976), Fraction(24000, 1001)),
+        (np.int64(16), Fraction(16)),
+        (torch.tensor(29.97), Fraction(30000, 1001)),
         (Fraction(1000, 3), Fraction(1000, 3)),
     ],
 )
@@ -324,6 +330,10 @@ def test_lower_crf_is_better_and_larger(tmp_path: Path) -> None:
         ({"crf": -1}, "crf must be from 0 to 51 for h264, got -1"),
         ({"preset": "fastest"}, "expected a preset of h264 .*ultrafast.*, got 'fastest'"),
         ({"fps": 0}, "expected a positive frame rate"),
+        ({"fps": 0.0004}, "expected a positive frame rate from 0.001 frames a second on, got 0.0004"),
+        ({"fps": float("nan")}, "expected a positive frame rate.*got nan"),
+        ({"fps": "24"}, "expected a frame rate as a number, got '24'"),
+        ({"fps": None}, "expected a frame rate as a number, got None"),
         ({"metadata": {"prompt": "a\0b"}}, "NUL character, got one in 'prompt'"),
     ],
 )

@@ -14,7 +14,7 @@ import torch
 from async_decode import FinishedFrames, FramePipeline
 from async_decode.sinks import VIDEO_FORMATS, Sound, VideoSink
 from async_decode.sinks.files import OutputNames
-from async_decode.sinks.video.formats import Tags
+from async_decode.sinks.video.format import Tags
 from tests.engine.sink_tools import exif_texts, nothing_survives, pictures, psnr, run_ffmpeg
 from tests.engine.test_sink_video import tags_of
 
@@ -172,6 +172,22 @@ def test_alpha_is_kept(tmp_path: Path, name: str) -> None:
     assert all(psnr(got[index, ..., 3], frames[index, ..., 3]) > 38 for index in range(FRAMES))
     if name == "mkv (FFV1)":
         assert np.array_equal(got, frames)
+
+
+def test_gif_shows_what_is_at_least_half_opaque(tmp_path: Path) -> None:
+    frames = clip((96, 72), channels=4)
+    frames[..., 3] = 127
+    frames[:, :40, :30, 3] = 129
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=RATE, video=VIDEO_FORMATS["gif"])
+    save(sink, frames)
+
+    assert sink.notes == ["what is at least half opaque is shown, the rest is not: gif knows no shades of alpha"]
+    got = read(sink.path, "rgba", 4, (96, 72))
+    opaque = np.zeros((72, 96), bool)
+    opaque[:40, :30] = True
+    assert got.shape[0] == FRAMES
+    assert all(np.array_equal(frame[..., 3], np.where(opaque, 255, 0)) for frame in got)
+    assert all(psnr(got[index][opaque][:, :3], frames[index][opaque][:, :3]) > 28 for index in range(FRAMES))
 
 
 @pytest.mark.parametrize("name", ["mp4 (H.265 10-bit)", "mp4 (AV1 10-bit)", "mov (ProRes 4444)"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from async_decode import Cancelled, Recorder, SinkError
+from async_decode import Cancelled, Clip, Recorder, SinkError
 from async_decode.frames import PixelFormat
 from async_decode.sinks import VIDEO_FORMATS, Sound, VideoSink
 from async_decode.sinks.files import OutputNames
@@ -327,10 +327,26 @@ def test_bad_options_are_refused(tmp_path: Path, options: dict, message: str) ->
         VideoSink(OutputNames(tmp_path, "a"), **{"fps": 24, **options})
 
 
-def test_frames_too_small_for_a_codec_are_refused(tmp_path: Path) -> None:
-    sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, video=VIDEO_FORMATS["mp4 (AV1)"])
-    with nothing_survives(tmp_path), pytest.raises(SinkError, match="at least 64x64 for av1, got 48x32"):
-        sink.open(clip_of(pictures(1)), Recorder())
+@pytest.mark.parametrize(
+    ("name", "size", "limit"),
+    [
+        ("mp4 (AV1)", (48, 32), "at least 64x64 for av1"),
+        ("mp4 (AV1)", (64, 8706), "at most 16384x8704 for av1"),
+        ("mp4 (H.264)", (16512, 64), "at most 16384x16384 for h264"),
+        ("mp4 (H.264 4:4:4)", (64, 16512), "at most 16384x16384 for h264-444"),
+        ("mp4 (H.265)", (14, 64), "at least 16x16 for h265"),
+        ("mkv (FFV1)", (64, 1), "at least 2x2 for ffv1"),
+        ("webp (animated)", (16384, 16), "at most 16383x16383 for webp"),
+    ],
+)
+def test_frames_of_a_size_that_the_codec_has_not_are_refused(
+    tmp_path: Path, name: str, size: tuple[int, int], limit: str
+) -> None:
+    width, height = size
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, video=VIDEO_FORMATS[name])
+    message = f"expected frames of {limit}, got {width}x{height}; choose another format"
+    with nothing_survives(tmp_path), pytest.raises(SinkError, match=message):
+        sink.open(Clip(height=height, width=width, channels=3), Recorder())
 
 
 def test_nan_in_the_sound_is_silence(tmp_path: Path) -> None:

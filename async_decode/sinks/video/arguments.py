@@ -25,7 +25,7 @@ from fractions import Fraction
 from ...errors import SinkError
 from ...frames import Clip, PixelFormat
 from ..ffmpeg import file_url
-from .formats import Colour, VideoFormat
+from .format import Colour, VideoFormat
 from .sound import Sound
 
 #: ffmpeg's names of the frames that come through the pipe, by channels; what would be alpha is left out, unless the
@@ -93,7 +93,8 @@ def encode_arguments(
     frames = video.frames if frames is None else frames
     width, height = _frame_size(clip, frames)
     source = [*video.device, "-f", "rawvideo", "-pixel_format", input_format(video, frames, clip.channels)]
-    source += ["-video_size", f"{width}x{height}", "-framerate", str(rate), "-i", "pipe:0"]
+    # Not -framerate, for which ffmpeg would guess what is meant: 120 for 119.88.
+    source += ["-video_size", f"{width}x{height}", "-r", str(rate), "-i", "pipe:0"]
     maps = ["-map", "0:v"]
     if tags is not None:
         source += ["-f", "ffmetadata", "-i", tags]
@@ -218,7 +219,7 @@ def _frame_size(clip: Clip, frames: PixelFormat) -> tuple[int, int]:
 
 def _filters(video: VideoFormat, clip: Clip, frames: PixelFormat, max_side: int | None) -> list[str]:
     """A size that the codec takes, by repeating the last column and line, then one accurate conversion."""
-    width, height = video.size(clip)
+    width, height = video.size(clip.width, clip.height)
     came_width, came_height = _frame_size(clip, frames)
     right, bottom = width - came_width, height - came_height
     filters = []

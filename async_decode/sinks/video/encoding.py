@@ -21,7 +21,7 @@ from ..ffmpeg import FFmpegProcess
 from ..files import OutputNames, Reservation
 from ..image.webp_exif import add_exif
 from .arguments import encode_arguments
-from .formats import VideoFormat
+from .format import VideoFormat
 from .second_pass import SecondPass, count_frames
 from .sound import Sound
 from .tags import TagsFile

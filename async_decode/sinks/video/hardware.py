@@ -21,7 +21,8 @@ from ...errors import FFmpegError
 from ...frames import Clip, PixelFormat
 from ..ffmpeg import FFmpegProcess, ask, find_ffmpeg
 from .arguments import encode_arguments
-from .formats import H264_MP4, PRESETS, VideoFormat, speeds
+from .catalogue import H264_MP4
+from .format import PRESETS, VideoFormat, speeds
 
 #: How long one encoder may take for its frame, in seconds.
 PROBE_SECONDS = 20.0

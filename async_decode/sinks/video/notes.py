@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from ...errors import SinkError
 from ...frames import Clip, PixelFormat
-from .formats import VideoFormat
+from .format import VideoFormat
 
 
-def check_size(video: VideoFormat, clip: Clip) -> None:
-    """Refuse frames that are too small for the codec.
+def check_size(video: VideoFormat, width: int, height: int) -> None:
+    """Refuse frames that are too small or too large for the codec.
 
     Raises:
         SinkError: they are.
     """
-    if min(video.size(clip)) < video.min_side:
-        raise SinkError(
-            f"expected frames of at least {video.min_side}x{video.min_side} for {video.name}, got "
-            f"{clip.width}x{clip.height}; choose another format"
-        )
+    made = video.size(width, height)
+    if any(side < least for side, least in zip(made, video.min_size, strict=True)):
+        limit = "at least {}x{}".format(*video.min_size)
+    elif any(side > most for side, most in zip(made, video.max_size, strict=True)):
+        limit = "at most {}x{}".format(*video.max_size)
+    else:
+        return
+    raise SinkError(f"expected frames of {limit} for {video.name}, got {width}x{height}; choose another format")
 
 
 def differences(
@@ -35,9 +38,11 @@ def differences(
     notes = []
     planes = pixel_format.planes
     keeps_alpha = video.alpha_format is not None and (planes is None or planes.alpha)
-    if clip.channels == 4 and not keeps_alpha and video.encoder != "gif":
+    if clip.channels == 4 and not keeps_alpha:
         notes.append(f"the alpha channel was left out: {video.name} has none")
-    width, height = video.size(clip)
+    elif clip.channels == 4 and video.encoder == "gif":
+        notes.append("what is at least half opaque is shown, the rest is not: gif knows no shades of alpha")
+    width, height = video.size(clip.width, clip.height)
     if (width, height) != (clip.width, clip.height):
         notes.append(
             f"the video is {width}x{height}, the frames are {clip.width}x{clip.height}: {video.name} needs even "

@@ -16,7 +16,7 @@ from pathlib import Path
 from ...errors import FFmpegError
 from ..ffmpeg import FFmpegProcess
 from .arguments import count_arguments, whole_arguments
-from .formats import VideoFormat
+from .format import VideoFormat
 from .sound import Sound
 
 #: What is read at once, in bytes.

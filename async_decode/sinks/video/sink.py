@@ -18,8 +18,9 @@ from ..ffmpeg import ffmetadata, find_ffmpeg
 from ..files import OutputNames
 from ..image.exif import exif_of
 from ..workers import Workers, running_future
+from .catalogue import H264_MP4
 from .encoding import Encoding, EncodingOptions
-from .formats import H264_MP4, Tags, VideoFormat, exact_rate
+from .format import Tags, VideoFormat, exact_rate
 from .notes import check_size, differences
 from .playback import Playback
 from .sound import Sound
@@ -154,7 +155,7 @@ class VideoSink(Sink):
 
     def open(self, clip: Clip, recorder: Recorder) -> None:
         self._recorder = recorder
-        check_size(self.video, clip)
+        check_size(self.video, clip.width, clip.height)
         if not self._is_preview:
             self.notes += differences(
                 self.video, clip, self.pixel_format, silenced=self._is_silenced, untagged=self._is_untagged

@@ -1,48 +1,12 @@
-"""Formats of video files: what each is called, and what its codec has to be told.
-
-A further format is a further ``VideoFormat``; nothing here starts a process or touches a file. How the frames' colours
-become the file's is in ``video_arguments.py``.
-"""
+"""The formats of video files that every ffmpeg can write which was built with their encoders."""
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from ...frames import Clip, PixelFormat
-
-#: What ffmpeg keeps of a rate that is given as a fraction: neither part may be larger.
-_MAX_RATE_PART = 1_001_000
-#: Rates of television, which people and widgets write as 23.976, 29.97, …
-_NTSC_RATES = tuple(Fraction(whole * 1000, 1001) for whole in (24, 30, 48, 60, 120))
-#: Speeds of an encoder, fastest first: x264's names, which every other codec's own scale is mapped to.
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
-
-
-class Colour(enum.Enum):
-    """What the frames' RGB becomes in the file."""
-
-    #: BT.709's Y'CbCr in limited range, which every player knows.
-    LIMITED = "limited"
-    #: The same in full range, whose steps are no wider than RGB's: 8 bits come back within one step.
-    FULL = "full"
-    #: RGB stays RGB.
-    RGB = "rgb"
-
-
-class Tags(enum.Enum):
-    """How a file carries text of any length."""
-
-    #: As tags of the container, which ffmpeg writes.
-    CONTAINER = "container"
-    #: In its EXIF, which we add to what ffmpeg wrote.
-    EXIF = "exif"
-
-
-def _crf(value: float) -> list[str]:
-    return ["-crf", f"{value:g}"]
+from ...frames import PixelFormat
+from .format import PRESETS, Colour, Tags, VideoFormat, speeds
 
 
 def _whole_crf(value: float) -> list[str]:
@@ -57,100 +21,6 @@ def _vp9_quality(value: float) -> list[str]:
 def _webp_quality(value: float) -> list[str]:
     """libwebp's own scale goes up: 100 is its best."""
     return ["-lossless", "1"] if value == 0 else ["-quality", f"{100 * (1 - value / 63):.1f}"]
-
-
-def speeds(option: str, *values: object) -> dict[str, Sequence[str]]:
-    """The value of ``option`` for each of the presets."""
-    return {preset: (option, str(value)) for preset, value in zip(PRESETS, values, strict=True)}
-
-
-#: For codecs that know one speed.
-_ANY_SPEED: Mapping[str, Sequence[str]] = {preset: () for preset in PRESETS}
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoFormat:
-    """One way of writing video.
-
-    Attributes:
-        name: short and stable, for messages and scripts.
-        extension: of the file, with its dot.
-        muxer: ffmpeg's name of the container.
-        encoder: ffmpeg's name of the codec.
-        pixel_format: ffmpeg's name of what is encoded.
-        alpha_format: the same for frames with alpha; ``None``: alpha is left out.
-        grey_format: the same for grey frames; ``None``: as the others.
-        frames: what the pipe carries: bytes of RGB, unless ffmpeg's conversion would lose what the codec could keep.
-        planar: what it carries when colours are converted on the device.
-        colour: what becomes of RGB.
-        transfer: ffmpeg's name of the transfer function in the tags.
-        crf: the default quality; lower is better.
-        crf_range: the best and the worst that the codec takes; ``None``: it has no such choice.
-        quality: ffmpeg's options for a quality.
-        preset: the default speed.
-        speeds: ffmpeg's options for each of the presets.
-        options: further options of the encoder.
-        muxer_options: further options of the container.
-        fragments: the container can be written so that it plays wherever writing it ended.
-        tags: how the file carries text of any length; ``None``: it cannot.
-        sound: ffmpeg's options for the sound; ``None``: the container has none.
-        loops: the container says how often it is to be played.
-        max_rate: the most frames a second that players show as such.
-        unit: what the width and the height have to be divisible by.
-        min_side: neither the width nor the height may be less.
-        in_browsers: browsers play it.
-        device: options that stand before the input, for encoders of the hardware.
-        upload: filters that bring frames to the hardware.
-    """
-
-    name: str
-    extension: str
-    muxer: str
-    encoder: str
-    pixel_format: str
-    alpha_format: str | None = None
-    grey_format: str | None = None
-    frames: PixelFormat = PixelFormat.UINT8
-    planar: PixelFormat = PixelFormat.UINT8
-    colour: Colour = Colour.LIMITED
-    transfer: str = "iec61966-2-1"
-    crf: float = 0
-    crf_range: tuple[float, float] | None = None
-    quality: Callable[[float], Sequence[str]] = _crf
-    preset: str = "medium"
-    speeds: Mapping[str, Sequence[str]] = field(default_factory=lambda: _ANY_SPEED)
-    options: Sequence[str] = ()
-    muxer_options: Sequence[str] = ()
-    fragments: bool = False
-    tags: Tags | None = Tags.CONTAINER
-    sound: Sequence[str] | None = None
-    loops: bool = False
-    max_rate: Fraction | None = None
-    unit: tuple[int, int] = (2, 2)
-    min_side: int = 1
-    in_browsers: bool = True
-    device: Sequence[str] = ()
-    upload: Sequence[str] = ()
-
-    @property
-    def presets(self) -> tuple[str, ...]:
-        """The speeds that the codec knows, fastest first."""
-        return tuple(self.speeds)
-
-    @property
-    def survives(self) -> bool:
-        """What is written of a file plays wherever writing it ended; an animated WebP says in front how long it is."""
-        return self.muxer != "webp"
-
-    def size(self, clip: Clip) -> tuple[int, int]:
-        """Width and height of the video in pixels: those of the frames, made larger where they have to be."""
-        across, down = self.unit
-        return -(-clip.width // across) * across, -(-clip.height // down) * down
-
-    def encoded(self, channels: int) -> str:
-        """ffmpeg's name of what frames with so many channels are encoded as."""
-        special = {1: self.grey_format, 4: self.alpha_format}.get(channels)
-        return special if special is not None else self.pixel_format
 
 
 #: use_metadata_tags keeps keys that MP4 does not know (prompt, workflow).
@@ -193,6 +63,8 @@ H264_MP4 = VideoFormat(
     muxer_options=_MP4_TAGS,
     fragments=True,
     sound=_AAC,
+    # Beyond that x264 refuses.
+    max_size=(16384, 16384),
 )
 
 #: A colour for each pixel. Chromium plays it, Firefox and most television sets do not.
@@ -212,6 +84,7 @@ H264_444_MP4 = VideoFormat(
     fragments=True,
     sound=_AAC,
     unit=(1, 1),
+    max_size=(16384, 16384),
     in_browsers=False,
 )
 
@@ -233,7 +106,7 @@ def _h265(name: str, pixel_format: str, frames: PixelFormat, planar: PixelFormat
         fragments=True,
         sound=_AAC,
         # Below that x265 refuses.
-        min_side=16,
+        min_size=(16, 16),
         in_browsers=False,
     )
 
@@ -258,8 +131,9 @@ def _av1(name: str, container: str, pixel_format: str, frames: PixelFormat, plan
         muxer_options=_MP4_TAGS if container == "mp4" else (),
         fragments=container == "mp4",
         sound=_AAC if container == "mp4" else _OPUS,
-        # Below that SVT-AV1 refuses.
-        min_side=64,
+        # Beyond that SVT-AV1 refuses.
+        min_size=(64, 64),
+        max_size=(16384, 8704),
     )
 
 
@@ -299,6 +173,8 @@ FFV1_MKV = VideoFormat(
     options=("-level", "3", "-g", "1", "-slices", "4", "-slicecrc", "1"),
     sound=_FLAC,
     unit=(1, 1),
+    # Each slice takes a pixel at least.
+    min_size=(2, 2),
     in_browsers=False,
 )
 
@@ -335,6 +211,8 @@ GIF = VideoFormat(
     muxer="gif",
     encoder="gif",
     pixel_format="pal8",
+    # One colour of the palette is no colour.
+    alpha_format="pal8",
     colour=Colour.RGB,
     tags=None,
     loops=True,
@@ -361,6 +239,7 @@ WEBP = VideoFormat(
     # Delays are thousandths of a second.
     max_rate=Fraction(100),
     unit=(1, 1),
+    max_size=(16383, 16383),
 )
 
 #: Formats that every ffmpeg can write which was built with their encoders, as people read them.
@@ -380,23 +259,3 @@ VIDEO_FORMATS: Mapping[str, VideoFormat] = {
     "gif": GIF,
     "webp (animated)": WEBP,
 }
-
-
-def exact_rate(fps: float | Fraction) -> Fraction:
-    """The frame rate that is meant by ``fps``: 23.976 means 24000/1001; a fraction means itself.
-
-    Raises:
-        ValueError: it is not positive, or not a rate that a file can state exactly.
-    """
-    if isinstance(fps, float):
-        if not 0 < fps < _MAX_RATE_PART:
-            raise ValueError(f"expected a positive frame rate, got {fps}")
-        # Within rounding to two places, and well away from the whole number beside it.
-        for rate in _NTSC_RATES:
-            if abs(fps - rate) < 0.005:
-                return rate
-        return Fraction(fps).limit_denominator(1000)
-    rate = Fraction(fps)
-    if rate <= 0 or max(rate.numerator, rate.denominator) > _MAX_RATE_PART:
-        raise ValueError(f"expected a positive frame rate with parts up to {_MAX_RATE_PART}, got {rate}")
-    return rate
