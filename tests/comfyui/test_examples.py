@@ -16,6 +16,7 @@ from PIL import Image
 from tests.comfyui.client import Client, Output, Prompt
 from tests.comfyui.fixtures import Models, random_latent
 from tests.comfyui.server import PACK_FOLDER, REPOSITORY, Server
+from tests.thumbnails import cards
 
 EXAMPLES = REPOSITORY / "example_workflows"
 API = EXAMPLES / "api"
@@ -47,17 +48,26 @@ def run_client(server: str, workflow: Path, out: Path) -> subprocess.CompletedPr
     )
 
 
-def test_client_queues_follows_and_fetches(server: Server, workflow: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("format", "marker"), [("mp4 (H.264)", b"ftyp"), ("mkv (FFV1)", b"matroska")])
+def test_client_queues_follows_and_fetches(
+    server: Server, workflow: Path, tmp_path: Path, format: str, marker: bytes
+) -> None:
+    prompt = json.loads(workflow.read_text("utf-8"))
+    prompt["2"]["inputs"]["format"] = format
+    workflow.write_text(json.dumps(prompt), "utf-8")
+
     ran = run_client(server.url, workflow, tmp_path / "fetched")
 
     assert ran.returncode == 0, ran.stderr
     assert "49 frames" in ran.stdout
     assert "exact" in ran.stdout
     assert "49 of 49 frames" in ran.stderr
+    # The file itself, also where browsers do not play it and the node shows another one.
     (video,) = (tmp_path / "fetched").iterdir()
     assert str(video) in ran.stdout
+    assert video.suffix == "." + format.split()[0]
     assert video.read_bytes() == (server.output / "video" / video.name).read_bytes()
-    assert video.read_bytes()[4:8] == b"ftyp"
+    assert marker in video.read_bytes()[:64]
 
 
 def test_client_says_why_a_workflow_is_refused(server: Server, workflow: Path, tmp_path: Path) -> None:
@@ -126,6 +136,8 @@ def test_client_says_which_node_failed_and_why(server: Server, workflow: Path, t
 
 def test_server_lists_the_examples(client: Client) -> None:
     assert sorted(client.get("/api/workflow_templates")[PACK_FOLDER]) == NAMES
+    # The order is that of the file system; where it is one of names, what needs no model comes first.
+    assert NAMES[0] == cards.DEMO
 
 
 def test_values_are_those_of_todays_widgets(client: Client) -> None:
@@ -147,11 +159,13 @@ def test_values_are_those_of_todays_widgets(client: Client) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_thumbnail_is_there_and_small(name: str) -> None:
+def test_thumbnail_is_small_and_says_what_the_workflow_does(name: str) -> None:
     file = EXAMPLES / f"{name}.jpg"
     with Image.open(file) as image:
         assert image.format == "JPEG"
         assert image.width >= 480
+        # What was drawn: a workflow that has changed wants "python -m tests.thumbnails.draw".
+        assert image.info["comment"].decode().splitlines() == cards.lines(name)
     assert file.stat().st_size < 150_000
 
 
