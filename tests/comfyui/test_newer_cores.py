@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from tests.comfyui.client import Client, Output, Prompt, Result
+from tests.comfyui.cores import Core
 from tests.comfyui.fixtures import Models, random_latent
 from tests.comfyui.outputs import files_of, report_of
 from tests.comfyui.server import Server
@@ -54,6 +55,15 @@ def test_a_vae_that_its_own_node_decodes_is_refused_with_the_nodes_name(client: 
     assert (result.error or {})["node_id"] == node.node
     assert "RelayVSRDecoder" in (result.error or {})["exception_message"]
     assert "use its own node, VSR Decode" in (result.error or {})["exception_message"]
+
+
+def test_loading_is_left_out_of_the_memory_plan(client: Client, models: Models, core: Core) -> None:
+    if not (core.path / "comfy" / "model_prefetch.py").exists():
+        pytest.skip("this ComfyUI plans no memory")
+
+    result, _, _ = decoded(client, models, "memory plan", 1, 16, 2, 2, 3)
+
+    assert result.ok, result.error
 
 
 @pytest.mark.parametrize(("format", "mode"), [("png", "RGBA"), ("webp lossless", "RGBA"), ("jpeg", "RGB")])

@@ -171,12 +171,12 @@ class StandInVAE(LoadVAE):
     ``kind``: ``estimate above free`` calls its estimate reliable, which is above what is free, prefers tiles of 40
     latents, and decodes them itself; ``estimate below free`` would, too, but its estimate is small; ``rgba`` is an
     image VAE of four channels that is a video model of one frame; ``relayvsr`` has the name of one that only its own
-    node decodes.
+    node decodes; ``memory plan`` refuses to be loaded while allocations are recorded.
     """
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        kinds = ["estimate above free", "estimate below free", "rgba", "relayvsr"]
+        kinds = ["estimate above free", "estimate below free", "rgba", "relayvsr", "memory plan"]
         return {"required": {"vae_name": ("STRING", {"default": ""}), "kind": (kinds,)}}
 
     def load(self, vae_name: str, kind: str) -> tuple[Any]:
@@ -184,6 +184,8 @@ class StandInVAE(LoadVAE):
         model = vae.first_stage_model
         if kind == "relayvsr":
             model.__class__ = type("RelayVSRDecoder", (type(model),), {})
+        elif kind == "memory plan":
+            _refuse_inside_of_memory_plan(vae)
         elif kind == "rgba":
             vae.output_channels = 4
             decode = model.decode
@@ -208,3 +210,27 @@ class StandInVAE(LoadVAE):
 
             model.decode_tiled = decode_tiled
         return (vae,)
+
+
+def _refuse_inside_of_memory_plan(vae: Any) -> None:
+    """Let this core have a plan, for the next time that ``vae`` is loaded, and fail if that is not left out of it."""
+    import comfy.model_prefetch
+
+    paused = False
+
+    @contextlib.contextmanager
+    def pause() -> Iterator[None]:
+        nonlocal paused
+        paused = True
+        yield
+        paused = False
+
+    def prepare(*shape: Any, **given: Any) -> Any:
+        if not paused:
+            raise RuntimeError("the VAE is loaded while allocations are recorded")
+        vars(comfy.model_prefetch).pop("pause_malloc_graph", None)
+        del vae.prepare_decode
+        return vae.prepare_decode(*shape, **given)
+
+    comfy.model_prefetch.pause_malloc_graph = pause
+    vae.prepare_decode = prepare
