@@ -143,15 +143,15 @@ def test_the_decode_node_writes_the_same_files(server: Server, client: Client, m
     assert [path.read_bytes() for path in saved] == [path.read_bytes() for path in wanted]
 
 
-def test_frames_with_alpha_as_jpeg_are_refused_with_the_remedy(server: Server, client: Client) -> None:
+def test_frames_with_alpha_as_jpeg_lose_it_and_say_so(server: Server, client: Client) -> None:
     prompt = Prompt()
     source = prompt.add("TestImages", shape="2,8,8,4", seed=1, dtype="float32", layout="contiguous")
-    save(prompt, source, "jpeg")
+    node = save(prompt, source, "jpeg")
 
-    result = client.run(prompt, check=False)
+    result = client.run(prompt)
 
-    assert result.error is not None
-    assert "jpeg files hold 1 or 3 channels, got 4; save as png instead" in result.error["exception_message"]
+    assert len(files(server, result, node)) == 2
+    assert report_of(result, node)["warnings"] == ["jpeg has no alpha: it was left out; png and webp files keep it"]
 
 
 def test_what_does_not_fit_into_the_files_is_said(server: Server, client: Client) -> None:

@@ -238,10 +238,21 @@ def test_text_at_the_limit_of_jpeg_is_kept_or_left_out_but_never_an_error(tmp_pa
     assert bool(exif_texts(path)) != bool(encoder.notes)
 
 
+def test_jpeg_leaves_alpha_out_and_says_so(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 4), dtype=np.uint8)
+    with_alpha, without = JpegEncoder(quality=100), JpegEncoder(quality=100)
+
+    (path,) = saved(tmp_path / "alpha", with_alpha, frames)
+    (same,) = saved(tmp_path / "none", without, np.ascontiguousarray(frames[..., :3]))
+
+    assert path.read_bytes() == same.read_bytes()
+    assert [note for note in with_alpha.notes if "alpha" in note]
+    assert not without.notes
+
+
 @pytest.mark.parametrize(
     ("encoder", "size", "message"),
     [
-        (JpegEncoder(), (8, 8, 4), "jpeg files hold 1 or 3 channels, got 4; save as png instead"),
         (JpegEncoder(), (8, 65501, 3), "jpeg files hold at most 65500 pixels a side, got 65501x8; save as png instead"),
         (WebpEncoder(), (16384, 8, 3), "webp files hold at most 16383 pixels a side, got 8x16384; save as png instead"),
         (PngEncoder(), (8, 8, 2), "png files hold 1 or 3 or 4 channels, got 2"),

@@ -99,7 +99,7 @@ class PngEncoder(ImageEncoder):
 
 
 class JpegEncoder(ImageEncoder):
-    """JPEG, with chroma at full resolution from quality 90 on; no alpha.
+    """JPEG, with chroma at full resolution from quality 90 on. Alpha is left out, which ``notes`` says.
 
     Args:
         quality: Pillow's, 1 (small) to 100.
@@ -110,7 +110,6 @@ class JpegEncoder(ImageEncoder):
     name = "jpeg"
     extension = ".jpg"
     pixel_format = PixelFormat.UINT8
-    channels = (1, 3)
     max_side = 65500
 
     def __init__(self, *, quality: int = 95, metadata: Mapping[str, str] | None = None) -> None:
@@ -128,8 +127,15 @@ class JpegEncoder(ImageEncoder):
             f"{note}; webp and png files have no limit" for note in left_out("too long for a jpeg file", dropped)
         ]
 
+    def check(self, clip: Clip) -> None:
+        super().check(clip)
+        if clip.channels == 4:
+            self.notes = [*self.notes, "jpeg has no alpha: it was left out; png and webp files keep it"]
+
     def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
         image = image_of(frame)
+        if image.mode == "RGBA":
+            image = image.convert("RGB")
         with _scratch_file() as scratch:
             image.save(scratch, format="JPEG", quality=self._quality, subsampling=self._subsampling, exif=self._exif)
             scratch.seek(0)
