@@ -98,7 +98,10 @@ def test_english_says_what_the_nodes_say(client: Client) -> None:
             "outputs": {str(place): {"tooltip": tip} for place, tip in enumerate(node["output_tooltips"])},
         }
 
-    assert load("en", "nodeDefs") == told
+    english = load("en", "nodeDefs")
+    assert english == told
+    # In the order of the widgets, which the help pages follow.
+    assert [list(node["inputs"]) for node in english.values()] == [list(told[name]["inputs"]) for name in english]
 
 
 def test_server_gives_them_to_the_front_end(client: Client) -> None:
