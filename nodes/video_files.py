@@ -14,7 +14,7 @@ import torch
 from comfy_api.v0_0_2 import InputImpl, io, ui
 
 from ..async_decode import SinkError
-from ..async_decode.sinks import H264_MP4, VIDEO_FORMATS, HardwareFormats, Sink, Sound, VideoFormat, VideoSink
+from ..async_decode.sinks import H264_MP4, VIDEO_FORMATS, Sink, Sound, VideoFormat, VideoSink, WorkingFormats
 from ..async_decode.sinks.files import OutputNames
 from ..async_decode.sinks.video.notes import check_size
 from . import saving
@@ -36,22 +36,22 @@ LEAST_FPS, MOST_FPS = 0.01, 1000.0
 
 
 def formats() -> dict[str, VideoFormat]:
-    """The formats by their names in the widget: those of software, then those of hardware that is known to work.
+    """The formats by their names in the widget: those whose encoders are known to work, software's first.
 
-    The first call begins to try the hardware, in the background: ComfyUI's start does not wait for it. What came out is
-    kept in the user's folder, so that it is there at the next start.
+    The first call begins to try them, in the background: ComfyUI's start does not wait for it, and offers software's
+    formats meanwhile. What came out is kept in the user's folder, so that it is there at the next start.
     """
-    return {**VIDEO_FORMATS, **_hardware().known()}
+    return dict(_working().known())
 
 
 @functools.cache
-def _hardware() -> HardwareFormats:
+def _working() -> WorkingFormats:
     folder = Path(folder_paths.get_user_directory()) / "async_vae_decode"
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     cuda = torch.cuda.is_available()
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if cuda else []
-    return HardwareFormats(folder / "hardware_encoders.json", machine=" ".join([platform.node(), *gpus]))
+    return WorkingFormats(folder / "encoders.json", machine=" ".join([platform.node(), *gpus]))
 
 
 def inputs() -> list[io.Input]:

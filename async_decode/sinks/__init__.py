@@ -10,15 +10,14 @@ from .preview import PreviewSink
 from .tensor import TensorSink
 from .video.catalogue import H264_MP4, VIDEO_FORMATS
 from .video.format import VideoFormat, exact_rate
-from .video.hardware import HardwareFormats
 from .video.sink import VideoSink
 from .video.sound import Sound
+from .video.working import WorkingFormats
 
 __all__ = [
     "H264_MP4",
     "VIDEO_FORMATS",
     "ExrEncoder",
-    "HardwareFormats",
     "ImageEncoder",
     "ImageFilesSink",
     "JpegEncoder",
@@ -33,5 +32,6 @@ __all__ = [
     "VideoFormat",
     "VideoSink",
     "WebpEncoder",
+    "WorkingFormats",
     "exact_rate",
 ]

@@ -1,4 +1,4 @@
-"""Encoders in hardware are offered only once they have encoded a frame, and nobody waits for that."""
+"""Only encoders that have encoded a frame are offered, and nobody waits for that."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from async_decode.sinks import H264_MP4, VIDEO_FORMATS, HardwareFormats
+from async_decode.sinks import H264_MP4, VIDEO_FORMATS, WorkingFormats
 from async_decode.sinks.ffmpeg import ask, find_ffmpeg
-from async_decode.sinks.video import hardware as video_hardware
+from async_decode.sinks.video import working
 from async_decode.sinks.video.hardware import hardware_formats
 from tests.engine.sink_tools import PATIENCE, nothing_survives
 
@@ -25,26 +25,52 @@ CANDIDATES = {
 }
 
 
-def test_only_what_has_encoded_a_frame_is_offered(tmp_path: Path) -> None:
+def formats(cache: Path | None = None, *, machine: str = "") -> WorkingFormats:
+    """The candidates as hardware, and H.264 as software that is there anyway."""
+    return WorkingFormats(cache, machine=machine, software={"software": H264_MP4}, hardware=CANDIDATES)
+
+
+FOUND = {"software": H264_MP4, "works": H264_MP4}
+
+
+def test_only_hardware_that_has_encoded_a_frame_is_offered(tmp_path: Path) -> None:
     with nothing_survives(tmp_path):
-        hardware = HardwareFormats(candidates=CANDIDATES)
-        assert hardware.wait(PATIENCE) == {"works": H264_MP4}
+        assert formats().wait(PATIENCE) == FOUND
+
+
+def test_software_that_this_ffmpeg_has_not_or_that_fails_is_not_offered(tmp_path: Path) -> None:
+    with nothing_survives(tmp_path):
+        found = WorkingFormats(software=CANDIDATES, hardware={})
+        # Until that is known, it is.
+        assert list(found.known()) in (list(CANDIDATES), ["works"])
+        assert found.wait(PATIENCE) == {"works": H264_MP4}
+
+
+def test_every_format_of_the_catalogue_works_with_a_current_ffmpeg() -> None:
+    assert WorkingFormats(hardware={}).wait(PATIENCE) == VIDEO_FORMATS
 
 
 def test_what_was_found_is_kept_for_the_same_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "encoders.json"
-    HardwareFormats(cache, machine="a", candidates=CANDIDATES).wait(PATIENCE)
-    assert json.loads(cache.read_text())["formats"] == ["works"]
+    formats(cache, machine="a").wait(PATIENCE)
+    assert json.loads(cache.read_text())["formats"] == list(FOUND)
 
     asked: list[str] = []
-    monkeypatch.setattr(video_hardware, "works", lambda video, executable: asked.append(video.encoder))
-    assert HardwareFormats(cache, machine="a", candidates=CANDIDATES).known() == {"works": H264_MP4}
+    monkeypatch.setattr(working, "works", lambda video, executable: asked.append(video.encoder) or True)
+    assert formats(cache, machine="a").known() == FOUND
     assert not asked
-    # Another graphics card, or a file that is none.
-    assert HardwareFormats(cache, machine="b", candidates=CANDIDATES).wait(PATIENCE) == {}
-    assert asked
+    # Another graphics card, another version of this package, or a file that is none.
+    for other in (
+        formats(cache, machine="b"),
+        WorkingFormats(cache, machine="a", software={"new": H264_MP4}, hardware=CANDIDATES),
+    ):
+        asked.clear()
+        other.wait(PATIENCE)
+        assert asked
     cache.write_text("[")
-    assert HardwareFormats(cache, machine="a", candidates=CANDIDATES).wait(PATIENCE) == {}
+    asked.clear()
+    formats(cache, machine="a").wait(PATIENCE)
+    assert asked
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a shell script")
@@ -53,17 +79,18 @@ def test_nobody_waits_for_a_driver_that_hangs(tmp_path: Path, monkeypatch: pytes
     fake.write_text('#!/bin/sh\ncase "$*" in *-encoders*) echo " V..... libx264 H.264";; *) exec sleep 600;; esac\n')
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", os.fspath(fake))
-    monkeypatch.setattr(video_hardware, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(working, "PROBE_SECONDS", 0.2)
     with nothing_survives(tmp_path):
-        hardware = HardwareFormats(candidates=CANDIDATES)
-        assert hardware.known() == {}
-        assert hardware.wait(PATIENCE) == {}
+        found = formats()
+        assert found.known() == {"software": H264_MP4}
+        # What has no driver was only slow.
+        assert found.wait(PATIENCE) == {"software": H264_MP4}
 
 
 def test_no_ffmpeg_means_no_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
 
-    assert HardwareFormats(candidates=CANDIDATES).wait(PATIENCE) == {}
+    assert formats().wait(PATIENCE) == {"software": H264_MP4}
 
 
 @pytest.mark.parametrize("name", hardware_formats())
