@@ -4,14 +4,18 @@ While a VAE decodes chunk N+1, chunk N crosses to the host on a copy stream and 
 writers: the same frames, in memory that does not grow with the clip. This package knows nothing of ComfyUI; the nodes
 are built on it, and so are the command line (``python -m async_decode``) and programs with a Diffusers VAE::
 
-    from async_decode import FramePipeline, choose_tap
+    import async_decode
+
+    async_decode.decode(pipe.vae, latents, "clip.mp4", fps=16)
 """
 
+from .api import Result, decode, stream
 from .decoding import Decoding
 from .device.conversion import DecoderOutput, Finish, FinishedFrames
 from .errors import AsyncDecodeError, Cancelled, DecodeError, FFmpegError, SinkError
 from .frames import Clip, PixelFormat
 from .pipeline.frame_pipeline import FramePipeline
+from .pipeline.stream import Stream
 from .report.report import Report
 from .spans import Recorder, Span, Stage
 from .taps import Tap, VideoDecoder, choose_tap
@@ -32,10 +36,14 @@ __all__ = [
     "PixelFormat",
     "Recorder",
     "Report",
+    "Result",
     "SinkError",
     "Span",
     "Stage",
+    "Stream",
     "Tap",
     "VideoDecoder",
     "choose_tap",
+    "decode",
+    "stream",
 ]

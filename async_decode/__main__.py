@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from .errors import AsyncDecodeError
 
-_COMMANDS = ("demo",)
+_COMMANDS = ("decode", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

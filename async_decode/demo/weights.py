@@ -31,11 +31,12 @@ _TYPES = {
 }
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(file: Path | bytes, called: str = "") -> dict[str, Tensor]:
     """All tensors of a safetensors file.
 
     Args:
-        path: the file.
+        file: the file, or its bytes.
+        called: what to call bytes in errors.
 
     Returns:
         The tensors by name, on the host, each with memory of its own.
@@ -44,7 +45,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         FileNotFoundError: there is no such file.
         DecodeError: it is not a whole safetensors file, or holds a type that the demo's files never have.
     """
-    content = path.read_bytes()
+    content, path = (file, called) if isinstance(file, bytes) else (file.read_bytes(), str(file))
     start = 8 + int.from_bytes(content[:8], "little")
     if len(content) < 8 or start > len(content):
         raise DecodeError(

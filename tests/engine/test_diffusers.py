@@ -1,52 +1,261 @@
-"""A Diffusers user's VAE goes through the same taps: AutoencoderKLWan, both of its shapes, at small widths."""
+"""Diffusers' VAEs, every one: the frames are those of ``vae.decode``, bit for bit, with all that it can switch on."""
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from async_decode import FramePipeline, VideoDecoder, choose_tap
-from tests.engine.toy import CollectSink
+import async_decode
+from async_decode.decoding import Decoding
 
 diffusers = pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
 
-# Wan 2.1 and Wan 2.2: the latter decodes 2x2 pixels as channels and un-patchifies at the end.
-SHAPES = {
-    "wan2.1": {"base_dim": 8, "z_dim": 4},
-    "wan2.2": {
-        "base_dim": 8,
-        "decoder_base_dim": 8,
-        "z_dim": 4,
-        "is_residual": True,
-        "patch_size": 2,
-        "in_channels": 12,
-        "out_channels": 12,
-        "scale_factor_spatial": 16,
-    },
+from tests.engine.diffusers_families import FAMILIES, IMAGES, Family, expected  # noqa: E402
+
+PAGE = Path(__file__).parents[2] / "web" / "docs" / "python.md"
+BY_NAME = {family.name: family for family in FAMILIES}
+#: How the page says it.
+HOW = {"tapped": "pieces", "whole": "whole", "batches": "one by one"}
+MODES = ("plain", "framewise", "tiled", "tiled and framewise", "two clips", "two clips, sliced")
+#: The columns of the page's table.
+COLUMNS = ("plain", "framewise", "tiled", "two clips", "two clips, sliced")
+
+
+@functools.cache
+def seen(name: str, mode: str) -> tuple[bool, Decoding] | None:
+    """Whether the frames were equal, and how they were decoded; ``None`` where the VAE has no such thing."""
+    family = BY_NAME[name]
+    vae = family.vae()
+    tiled, clips = "tiled" in mode, 2 if "two" in mode else 1
+    if "framewise" in mode:
+        if family.framewise is None:
+            return None
+        family.framewise(vae)
+    if tiled:
+        if family.tiled is None:
+            return None
+        vae.enable_tiling(**family.tiled)
+    if "sliced" in mode:
+        if not hasattr(vae, "enable_slicing") or name == "Stable Video Diffusion":
+            return None
+        vae.enable_slicing()
+    latent = family.latent(clips, family.size(tiled=tiled))
+    more: dict[str, Any] = {"num_frames": family.frames} if name == "Stable Video Diffusion" else {}
+    try:
+        frames = expected(vae, latent, family.frames)
+    except RuntimeError:
+        # Diffusers itself cannot.
+        return None
+
+    result = async_decode.decode(vae, latent, normalized=False, **more)
+
+    assert result.report.decoding is not None
+    return torch.equal(result.frames, frames), result.report.decoding
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", BY_NAME)
+def test_frames_are_those_of_the_vaes_own_decode(name: str, mode: str) -> None:
+    result = seen(name, mode)
+    if result is None:
+        pytest.skip(f"{name} has nothing that is called {mode}")
+    equal, decoding = result
+
+    assert equal
+    assert decoding.exact
+
+
+@pytest.mark.parametrize("latents", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", [family.name for family in FAMILIES if family.name not in (*IMAGES, "Allegro")])
+def test_clips_of_any_length(name: str, latents: int) -> None:
+    family = BY_NAME[name]
+    vae = family.vae()
+    if family.framewise is not None:
+        family.framewise(vae)
+    axis = 0 if name == "Stable Video Diffusion" else 2
+    latent = family.latent().narrow(axis, 0, latents)
+
+    result = async_decode.decode(vae, latent, normalized=False)
+
+    assert torch.equal(result.frames, expected(vae, latent, latents))
+    assert result.report.total_frames == len(result.frames)
+
+
+@pytest.mark.parametrize("name", ["Wan 2.1", "LTX-Video", "HunyuanVideo 1.5", "SD, SDXL, SD3, Flux"])
+@pytest.mark.parametrize("how", ["model", "sequential", "group"])
+def test_an_offloaded_vae_decodes_where_its_hook_says(name: str, how: str) -> None:
+    accelerate = pytest.importorskip("accelerate", reason="offloading is accelerate's")
+    family = BY_NAME[name]
+    vae, latent = family.vae(), family.latent()
+    if family.framewise is not None:
+        family.framewise(vae)
+    frames = expected(vae, latent, family.frames)
+    if how == "model":
+        accelerate.cpu_offload_with_hook(vae, torch.device("cpu"))
+    elif how == "sequential":
+        # The weights are on no device at all meanwhile.
+        accelerate.cpu_offload(vae, torch.device("cpu"))
+        assert vae.device.type == "meta"
+    else:
+        vae.enable_group_offload(onload_device=torch.device("cpu"), offload_type="leaf_level")
+
+    result = async_decode.decode(vae, latent, normalized=False)
+
+    assert torch.equal(result.frames, frames)
+    assert result.report.device == "cpu"
+
+
+def test_a_compiled_vae_and_one_of_a_derived_class_are_known() -> None:
+    class Mine(diffusers.AutoencoderKLCogVideoX):  # type: ignore[name-defined,misc]
+        pass
+
+    family = BY_NAME["CogVideoX"]
+    torch.manual_seed(0)
+    vae = Mine(latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=2).eval()
+    latent = family.latent()
+
+    result = async_decode.decode(vae, latent, normalized=False)
+
+    assert result.report.decoding is not None and result.report.decoding.kind == "tapped"
+    assert torch.equal(result.frames, expected(vae, latent, 5))
+
+
+def test_a_decode_that_treats_its_pieces_in_another_way_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a later version of Diffusers might."""
+    family = BY_NAME["LTX-Video"]
+    vae = family.vae()
+    assert family.framewise is not None
+    family.framewise(vae)
+    own = vae._temporal_tiled_decode
+
+    def other(*arguments: Any, **options: Any) -> Any:
+        output = own(*arguments, **options)
+        output.sample = output.sample.flip(2)
+        return output
+
+    monkeypatch.setattr(vae, "_temporal_tiled_decode", other)
+
+    with pytest.raises(async_decode.DecodeError, match="cannot be exact"):
+        async_decode.decode(vae, family.latent(), normalized=False)
+
+
+def test_a_failed_decode_leaves_no_hook_behind() -> None:
+    family = BY_NAME["HunyuanVideo, Kandinsky 5"]
+    vae, latent = family.vae(), family.latent()
+    assert family.framewise is not None
+    family.framewise(vae)
+    before = expected(vae, latent, 5)
+
+    def fail(_done: int, _all: int | None) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        async_decode.decode(vae, latent, normalized=False, on_progress=fail)
+
+    assert torch.equal(expected(vae, latent, 5), before)
+    assert not vae.decoder._forward_hooks
+    assert "tiled_decode" not in vars(vae)
+
+
+def _cell(name: str, mode: str) -> str:
+    result = seen(name, mode)
+    if result is None:
+        return "\N{EN DASH}"
+    equal, decoding = result
+    words = [HOW[decoding.kind], "exact" if equal and decoding.exact else "NOT EXACT"]
+    return ", ".join([*words, *(["bounded"] if decoding.bounded else [])])
+
+
+def test_the_page_has_this_table(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"| VAE | {' | '.join(COLUMNS)} |", f"| --- |{' --- |' * len(COLUMNS)}"]
+    lines += [f"| {name} | {' | '.join(_cell(name, mode) for mode in COLUMNS)} |" for name in BY_NAME]
+    table = "\n".join(lines)
+
+    if table not in PAGE.read_text(encoding="utf-8"):
+        with capsys.disabled():
+            print(f"\n\n{table}\n")
+    assert table in PAGE.read_text(encoding="utf-8"), "the table has to be as printed above"
+
+
+def _wan(vae: Any, latent: torch.Tensor) -> torch.Tensor:
+    mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
+    std = 1.0 / torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
+    return latent / std + mean
+
+
+#: What the last lines of each pipeline do to latents before ``vae.decode``, written out.
+UNDONE: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
+    "Wan 2.1": _wan,
+    "Qwen-Image": _wan,
+    "LTX-Video": lambda vae, z: z * vae.latents_std.view(1, -1, 1, 1, 1) / 1.0 + vae.latents_mean.view(1, -1, 1, 1, 1),
+    "LTX-2": lambda vae, z: z * vae.latents_std.view(1, -1, 1, 1, 1) / 1.0 + vae.latents_mean.view(1, -1, 1, 1, 1),
+    "HunyuanVideo, Kandinsky 5": lambda vae, z: z / vae.config.scaling_factor,
+    "HunyuanVideo 1.5": lambda vae, z: z / vae.config.scaling_factor,
+    "CogVideoX": lambda vae, z: 1 / vae.config.scaling_factor * z.permute(0, 2, 1, 3, 4),
+    "Mochi": lambda vae, z: (
+        z * torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1) / vae.config.scaling_factor
+        + torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
+    ),
+    "Allegro": lambda vae, z: 1 / vae.config.scaling_factor * z,
+    "EasyAnimate (Magvit)": lambda vae, z: 1 / vae.config.scaling_factor * z,
+    "Stable Video Diffusion": lambda vae, z: 1 / vae.config.scaling_factor * z.flatten(0, 1),
+    "SD, SDXL, SD3, Flux": lambda vae, z: z / vae.config.scaling_factor,
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("latents", [1, 2, 6])
-def test_frames_are_bit_equal_to_the_vaes_own_decode(shape: str, latents: int) -> None:
-    torch.manual_seed(0)
-    options = {"latents_mean": [0.0] * 4, "latents_std": [1.0] * 4, **SHAPES[shape]}
-    vae = diffusers.AutoencoderKLWan(**options).eval()
-    latent = torch.randn(1, 4, latents, 4, 6)
-    decoder = VideoDecoder(
-        model=vae,
-        decode=lambda z: vae.decode(z).sample,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        frames_of=lambda count: 4 * count - 3,
-    )
-    sink = CollectSink()
+@pytest.mark.parametrize("name", UNDONE)
+def test_what_a_pipeline_has_done_to_its_latents_is_undone(name: str) -> None:
+    family = BY_NAME[name]
+    vae, latent = family.vae(), _as_pipelines_return_it(family)
+    if name in ("LTX-Video", "LTX-2"):
+        vae.latents_mean.fill_(0.1), vae.latents_std.fill_(1.5)
 
-    with FramePipeline([sink], chunk_size=3) as pipeline:
-        pipeline.decode(choose_tap(decoder), latent)
+    result = async_decode.decode(vae, latent, normalized=True)
 
+    assert torch.equal(result.frames, expected(vae, UNDONE[name](vae, latent), family.frames))
+
+
+def _as_pipelines_return_it(family: Family) -> torch.Tensor:
+    latent = family.latent()
+    if family.name == "CogVideoX":
+        return latent.movedim(1, 2)
+    return latent.unsqueeze(0) if family.name == "Stable Video Diffusion" else latent
+
+
+def test_cosmos_mean_and_deviation_are_by_time() -> None:
+    family = BY_NAME["Cosmos"]
+    vae, latent = family.vae(), family.latent()
+    mean = torch.linspace(-1, 1, 32)
+    vae.register_to_config(latents_mean=mean.tolist(), latents_std=(mean.abs() + 0.5).tolist())
+    of_time = mean.view(1, 4, 8, 1, 1)[:, :, :5]
+
+    with pytest.raises(async_decode.DecodeError, match=r"scheduler\.config\.sigma_data"):
+        async_decode.decode(vae, latent, normalized=True)
+    result = async_decode.decode(vae, latent, normalized=True, sigma_data=0.5)
+
+    assert torch.equal(result.frames, expected(vae, latent * (of_time.abs() + 0.5) / 0.5 + of_time, 5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_finish_gives_the_bytes_of_video_processor(tmp_path: Path, dtype: torch.dtype) -> None:
+    from diffusers.video_processor import VideoProcessor
+    from PIL import Image
+
+    family = BY_NAME["Wan 2.1"]
+    vae, latent = family.vae().to(dtype), family.latent().to(dtype)
     with torch.inference_mode():
-        expected = torch.clamp((vae.decode(latent).sample + 1.0) / 2.0, 0, 1)[0].movedim(0, -1)
-    assert torch.equal(torch.from_numpy(sink.frames), expected)
-    assert len(sink.chunks) == -(-(4 * latents - 3) // 3)
-    assert pipeline.decoding is not None and pipeline.decoding.kind == "tapped"
+        video = vae.decode(latent).sample
+    processor = VideoProcessor(vae_scale_factor=8)
+
+    result = async_decode.decode(
+        vae, latent, [None, tmp_path / "*.png"], normalized=False, finish="diffusers", chunk_size=3
+    )
+
+    assert torch.equal(result.frames, torch.from_numpy(processor.postprocess_video(video, "np")[0]))
+    wanted = [image.tobytes() for image in processor.postprocess_video(video, "pil")[0]]
+    assert [Image.open(file).tobytes() for file in result.files] == wanted

@@ -1,0 +1,340 @@
+"""The front door: latents in, files or frames out, in one call.
+
+::
+
+    async_decode.decode(vae, latents, "clip.mp4", fps=16)           # Result: path, report
+    async_decode.decode(vae, latents, "frames/*.png")               # Result: files, report
+    frames = async_decode.decode(vae, latents).frames               # (T, H, W, C) float32
+    for chunk in async_decode.stream(vae, latents): ...             # bounded, for a model that follows
+
+Everything here is made of the parts that the nodes are made of: a tap, sinks, a pipeline.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .decoders.diffusers import decoder_of, is_diffusers, tap_of
+from .decoders.diffusers_finish import ProcessorOutput
+from .decoders.diffusers_latents import Normalized, latents_for
+from .device.conversion import DecoderOutput, Finish
+from .errors import DecodeError, SinkError
+from .pipeline.frame_pipeline import FramePipeline
+from .pipeline.stream import Stream
+from .report.report import Report
+from .sinks import ImageFilesSink, Sink, Sound, TensorSink, VideoSink
+from .sinks.paths import Options, sink_for
+from .spans import Span
+from .taps import Tap, VideoDecoder, choose_tap
+
+#: Where frames go: a path, a sink, several of both, or ``None``: into a tensor.
+Target = str | os.PathLike[str] | Sink | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call of ``decode`` has made.
+
+    Attributes:
+        report: what happened: how it was decoded, exact or not, seconds and bytes of every stage.
+        spans: the same to the span, for ``async_decode.report.trace``.
+        files: every file that was written, in the order of the targets and of the frames.
+        sinks: who took the frames.
+    """
+
+    report: Report
+    spans: list[Span] = field(repr=False)
+    files: list[Path] = field(repr=False)
+    sinks: tuple[Sink, ...] = field(repr=False)
+
+    @property
+    def path(self) -> Path | None:
+        """The video; of several the first, ``None`` where there is none."""
+        return next((sink.path for sink in self.sinks if isinstance(sink, VideoSink)), None)
+
+    @property
+    def frames(self) -> Tensor:
+        """The frames, ``(T, H, W, C)`` float32, 0 to 1; several clips of a batch follow each other.
+
+        Raises:
+            SinkError: they were not asked for: ``to`` named files only.
+        """
+        for sink in self.sinks:
+            if isinstance(sink, TensorSink):
+                return sink.tensor
+        raise SinkError("frames: they went into files; put TensorSink() into the list of to as well to keep them")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A VAE with its latents, ready to be decoded."""
+
+    tap: Tap
+    latent: Tensor
+    finish: Finish
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is decoded."""
+        return self.tap.decoder.device
+
+
+def decode(
+    vae: Any,
+    latents: Any,
+    to: Target | Sequence[Target] = None,
+    *,
+    fps: float | Fraction | None = None,
+    normalized: Normalized = "auto",
+    size: tuple[int, ...] | None = None,
+    num_frames: int | None = None,
+    sigma_data: float | None = None,
+    chunk_size: int = 4,
+    buffer_depth: int = 3,
+    format: str | None = None,
+    quality: float | None = None,
+    preset: str | None = None,
+    compression: int | None = None,
+    color_space: str = "sRGB",
+    writers: int | None = None,
+    sound: Sound | None = None,
+    trim_to_sound: bool = False,
+    ping_pong: bool = False,
+    repeats: int = 0,
+    convert_on_device: bool | None = None,
+    metadata: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    finish: Finish | Literal["diffusers"] | None = None,
+    on_progress: Callable[[int, int | None], None] | None = None,
+) -> Result:
+    """Decode ``latents``, and write the frames while the next ones are decoded.
+
+    The frames are ``clamp((vae.decode(latents).sample + 1) / 2)``, bit for bit, whatever the VAE has switched on
+    (tiling, slicing, framewise decoding, offloading). Memory does not grow with the clip where the VAE can be taken
+    apart (``Result.report.decoding`` says it), unless the frames are asked for as a tensor.
+
+    Args:
+        vae: a VAE of Diffusers, or a ``VideoDecoder`` for any other.
+        latents: what it takes, or what a pipeline returned with ``output_type="latent"``.
+        to: ``"clip.mp4"``, ``"frames/*.png"``, a ``Sink``, or a list of such; ``None``: ``Result.frames``.
+        fps: frames a second of a video.
+        normalized: whether mean, standard deviation, scaling and shift of the VAE are still to be undone, as a pipeline
+            does it before it decodes. ``"auto"``: as far as it can be told: for a pipeline's output, and where the VAE
+            has none of them.
+        size: frames, height and width of the video in pixels, for latents that are a row of tokens (LTX, Flux,
+            Qwen-Image).
+        num_frames: frames of one clip, of a batch of SVD's; ``None``: all of them.
+        sigma_data: of Cosmos' pipelines, ``pipe.scheduler.config.sigma_data``.
+        chunk_size: frames that travel together, 1 to 4096.
+        buffer_depth: chunks that may be under way at once, 1 to 64.
+        format: of the files, where the ending does not tell it (``h265-10``, ``png16``, …; see ``Options``).
+        quality: a video's CRF (lower is better), or of JPEG and WebP images 1 to 100; ``None``: the format's default.
+        preset: speed of a video's encoder; ``None``: the format's default.
+        compression: of PNG, TIFF and EXR, 0 to 9; ``None``: 4.
+        color_space: what frames are, for EXR: ``sRGB``, ``HDR`` or ``linear``.
+        writers: threads that write images; ``None``: automatic.
+        sound: what is heard, from a video's first frame on.
+        trim_to_sound: end a video with its sound.
+        ping_pong: play a video backwards too.
+        repeats: how often a video is played once more; GIF and WebP say it to the player, 0 is for ever.
+        convert_on_device: convert to a video's own colours where the VAE decodes; ``None``: on a GPU.
+        metadata: text by key, for the files' tags.
+        overwrite: replace files that are there.
+        finish: how decoder output becomes frames; ``"diffusers"``: the values, and the bytes, of ``VideoProcessor``.
+        on_progress: called with the frames that are written and all that there will be (``None`` where nobody knows),
+            in this thread; what it raises ends the run.
+
+    Returns:
+        What was made, when all of it is whole.
+
+    Raises:
+        DecodeError: the latents do not fit to the VAE, or it cannot be told what they are.
+        SinkError: a path, a format or an option makes no sense, or a file could not be written.
+        Exception: what the VAE or ``on_progress`` raised.
+    """
+    source = source_of(
+        vae,
+        latents,
+        normalized=normalized,
+        size=size,
+        num_frames=num_frames,
+        sigma_data=sigma_data,
+        chunk_size=chunk_size,
+        finish=finish,
+    )
+    options = Options(
+        fps=fps,
+        format=format,
+        quality=quality,
+        preset=preset,
+        compression=compression,
+        color_space=color_space,
+        writers=writers,
+        sound=sound,
+        trim_to_sound=trim_to_sound,
+        ping_pong=ping_pong,
+        repeats=repeats,
+        convert_on_device=convert_on_device,
+        metadata=metadata,
+        overwrite=overwrite,
+    )
+    sinks = sinks_for(to, options, gpu=source.device.type == "cuda")
+    return run(source, sinks, chunk_size=chunk_size, buffer_depth=buffer_depth, on_progress=on_progress)
+
+
+def stream(
+    vae: Any,
+    latents: Any,
+    *,
+    normalized: Normalized = "auto",
+    size: tuple[int, ...] | None = None,
+    num_frames: int | None = None,
+    sigma_data: float | None = None,
+    chunk_size: int = 4,
+    buffer_depth: int = 3,
+    finish: Finish | Literal["diffusers"] | None = None,
+) -> Stream:
+    """Decode ``latents``, and hand out the frames a few at a time, while the next ones are decoded.
+
+    No more than ``buffer_depth`` chunks exist at once: who takes them slowly lets the decoder wait. Decoding runs in a
+    thread of its own, on the caller's current stream of the device; leaving the loop ends it.
+
+    Args:
+        vae: as of ``decode``; ``latents`` and the others likewise.
+
+    Returns:
+        Chunks ``(T, H, W, C)`` float32, 0 to 1, on the host, each with memory of its own; ``.report`` afterwards.
+
+    Raises:
+        DecodeError: the latents do not fit to the VAE, or it cannot be told what they are.
+    """
+    source = source_of(
+        vae,
+        latents,
+        normalized=normalized,
+        size=size,
+        num_frames=num_frames,
+        sigma_data=sigma_data,
+        chunk_size=chunk_size,
+        finish=finish,
+    )
+
+    def pipeline_into(sink: Sink) -> FramePipeline:
+        return FramePipeline(
+            [sink], chunk_size=chunk_size, buffer_depth=buffer_depth, device=source.device, finish=source.finish
+        )
+
+    return Stream(source.tap, source.latent, pipeline_into)
+
+
+def source_of(
+    vae: Any,
+    latents: Any,
+    *,
+    normalized: Normalized = "auto",
+    size: tuple[int, ...] | None = None,
+    num_frames: int | None = None,
+    sigma_data: float | None = None,
+    chunk_size: int = 4,
+    finish: Finish | Literal["diffusers"] | None = None,
+) -> Source:
+    """``vae`` and ``latents`` as the pipeline takes them; the arguments are those of ``decode``.
+
+    Raises:
+        DecodeError: the VAE is none that is known, or the latents do not fit to it.
+    """
+    if isinstance(vae, VideoDecoder):
+        if normalized is True:
+            raise DecodeError("normalized: only VAEs of Diffusers tell how; undo it yourself, and say normalized=False")
+        if finish == "diffusers":
+            raise DecodeError("finish: 'diffusers' is for VAEs of Diffusers")
+        dims = 5 if vae.is_video else 4
+        if not isinstance(latents, Tensor) or latents.ndim != dims or latents.numel() == 0:
+            got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+            form = "(N, C, T, H, W)" if vae.is_video else "(N, C, H, W)"
+            raise DecodeError(f"latents: expected a tensor {form} with something in it, got {got}")
+        tap = choose_tap(vae, images_per_step=chunk_size)
+        return Source(tap, latents, finish if finish is not None else DecoderOutput())
+    if not is_diffusers(vae):
+        raise DecodeError(
+            f"vae: expected a VAE of Diffusers (pipe.vae), or a VideoDecoder around any other, got {type(vae).__name__}"
+        )
+    if not hasattr(vae, "decode"):
+        held = ", such as its .vae" if hasattr(vae, "vae") else ""
+        raise DecodeError(f"vae: {type(vae).__name__} has no decode; expected a VAE{held}")
+    if finish == "diffusers":
+        finish = ProcessorOutput(dtype=vae.dtype)
+    latent = latents_for(vae, latents, normalized=normalized, size=size, sigma_data=sigma_data)
+    decoder = decoder_of(vae, num_frames=num_frames)
+    return Source(tap_of(decoder, latent), latent, finish if finish is not None else DecoderOutput())
+
+
+def sinks_for(to: Target | Sequence[Target], options: Options, *, gpu: bool = False) -> list[Sink]:
+    """Who takes the frames for ``to``; ``gpu``: they come from a GPU.
+
+    Raises:
+        SinkError: a path or an option makes no sense.
+    """
+    targets = [to] if to is None or isinstance(to, str | os.PathLike | Sink) else list(to)
+    if not targets:
+        raise SinkError("to: expected a path, a sink or several of them, got an empty list")
+    unknown = [target for target in targets if not (target is None or isinstance(target, str | os.PathLike | Sink))]
+    if unknown:
+        raise SinkError(f"to: expected a path, a sink or several of them, got {type(unknown[0]).__name__}")
+    paths = [target for target in targets if isinstance(target, str | os.PathLike)]
+    if not paths and options.fps is not None:
+        raise SinkError(f"fps: there is no video to be written, got fps={options.fps}; say to='clip.mp4'")
+    return [
+        target if isinstance(target, Sink) else TensorSink() if target is None else sink_for(target, options, gpu=gpu)
+        for target in targets
+    ]
+
+
+def run(
+    source: Source,
+    sinks: Sequence[Sink],
+    *,
+    chunk_size: int = 4,
+    buffer_depth: int = 3,
+    on_progress: Callable[[int, int | None], None] | None = None,
+) -> Result:
+    """Decode ``source`` into ``sinks``; return when all of them have closed."""
+    told = -1
+
+    def poll() -> None:
+        nonlocal told
+        if on_progress is not None and pipeline.written != told:
+            told = pipeline.written
+            on_progress(told, pipeline.total_frames)
+
+    pipeline = FramePipeline(
+        sinks,
+        chunk_size=chunk_size,
+        buffer_depth=buffer_depth,
+        device=source.device,
+        finish=source.finish,
+        poll=poll,
+    )
+    with _current(source.device), pipeline:
+        pipeline.decode(source.tap, source.latent)
+    poll()
+    files: list[Path] = []
+    for sink in sinks:
+        if isinstance(sink, ImageFilesSink):
+            files += sink.files
+        elif isinstance(sink, VideoSink) and sink.path is not None:
+            files.append(sink.path)
+    return Result(pipeline.report, pipeline.recorder.spans, files, tuple(sinks))
+
+
+def _current(device: torch.device) -> torch.cuda.device:
+    """Make ``device`` the current one, where it is one of CUDA's."""
+    return torch.cuda.device(device if device.type == "cuda" else -1)

@@ -1,0 +1,193 @@
+"""``decode``: saved latents into videos or images, here or on a Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from ..cluster import Options, Outcome, VAEPlace, decode_many
+from ..errors import AsyncDecodeError
+from ..sinks.paths import IMAGE_NAMES, VIDEO_NAMES
+from ..sinks.sound_files import read_sound
+
+#: What a run ends with when a clip has no file.
+SOME_FAILED = 3
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``decode`` to the command line."""
+    parser = subparsers.add_parser(
+        "decode",
+        help="decode saved latents into videos or images",
+        description="Decodes saved latents, each into a file of its own. What is whole already is left out. Exit "
+        f"status: 0 when every clip is whole, {SOME_FAILED} when some failed, 2 for arguments that make no sense, 130 "
+        "when it was cancelled.",
+    )
+    add = parser.add_argument
+    add("latents", nargs="+", metavar="LATENTS", help="files, folders, patterns, manifests (.txt, .jsonl) or s3://…")
+    add("--out", required=True, metavar="PLACE", help="such as 'clips/{name}.mp4' or 'frames/{name}/*.png'")
+    add("--vae", metavar="PLACE", help="folder or file of a Diffusers VAE (default: the embedded one)")
+    add("--vae-class", metavar="NAME", help="Diffusers' class for a single file, such as AutoencoderKLWan")
+    add("--vae-config", metavar="DIR", help="folder with the config.json for a single file")
+    add("--comfyui", metavar="DIR", help="ComfyUI's folder: its own class decodes, --vae is a name in models/vae")
+    add(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        default="float32",
+        help="of Diffusers' VAEs (%(default)s)",
+    )
+    add("--tiling", action="store_true", help="let Diffusers' VAE decode in its own tiles")
+    add("--normalized", choices=("auto", "yes", "no"), default="auto", help="mean and deviation are still to be undone")
+    add("--sigma-data", type=float, help="of Cosmos' pipelines")
+    add("--device", help="cpu, cuda:1, … (default: cuda where there is one)")
+    add("--chunk-size", type=int, default=4, help="frames that travel together (%(default)s)")
+    add("--buffer-depth", type=int, default=3, help="chunks under way at once (%(default)s)")
+    add("--fps", type=_rate, help="of videos: 24, 23.976, 30000/1001")
+    add("--format", metavar="NAME", help=f"where the ending does not tell: {', '.join((*VIDEO_NAMES, *IMAGE_NAMES))}")
+    add("--quality", type=float, help="a video's CRF (lower is better), or of jpeg and webp 1 to 100")
+    add("--preset", help="speed of a video's encoder, ultrafast to veryslow")
+    add("--compression", type=int, help="of png, tiff and exr, 0 to 9 (default 4)")
+    add("--color-space", choices=("sRGB", "HDR", "linear"), default="sRGB", help="what the frames are, for exr")
+    add("--writers", type=int, help="threads that write images (default: automatic)")
+    add("--sound", metavar="WAV", help="a sound for every video, .wav")
+    add("--trim-to-sound", action="store_true", help="end videos with their sound")
+    add("--ping-pong", action="store_true", help="play videos backwards too")
+    add("--loops", type=int, default=0, help="play videos so many times more; gif and webp say it to the player")
+    add("--overwrite", action="store_true", help="decode everything again, and replace files that are there")
+    add("--report", metavar="FILE", help="a JSON line for each clip (default: async-decode.jsonl beside the files)")
+    add("--ray", metavar="ADDRESS", help="'auto': all GPUs of this machine; or the address of a Ray cluster")
+    add("--workers", type=int, help="processes on the cluster (default: one a GPU, without GPUs one a core)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Decode; return the exit status."""
+    console = Console(stderr=True)
+    normalized: bool | str = "auto" if options.normalized == "auto" else options.normalized == "yes"
+    place = VAEPlace(
+        path=options.vae,
+        comfyui=options.comfyui,
+        class_name=options.vae_class,
+        config=options.vae_config,
+        dtype=options.dtype,
+        normalized=normalized,
+        sigma_data=options.sigma_data,
+        tiling=options.tiling,
+        chunk_size=options.chunk_size,
+    )
+    try:
+        with _twice_at_once(), _Bars(console) as bars:
+            outcome = decode_many(
+                options.latents,
+                options.out,
+                vae=place,
+                options=_options(options),
+                ray=options.ray,
+                workers=options.workers,
+                device=options.device,
+                chunk_size=options.chunk_size,
+                buffer_depth=options.buffer_depth,
+                report=options.report,
+                on_line=bars.tell,
+            )
+    except (AsyncDecodeError, ValueError) as error:
+        # What is wrong with one clip is in its line: this is about all of them.
+        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        return 2
+    _show(console, outcome)
+    return SOME_FAILED if outcome.failed else 0
+
+
+def _options(options: argparse.Namespace) -> Options:
+    return Options(
+        fps=options.fps,
+        format=options.format,
+        quality=options.quality,
+        preset=options.preset,
+        compression=options.compression,
+        color_space=options.color_space,
+        writers=options.writers,
+        sound=None if options.sound is None else read_sound(Path(options.sound)),
+        trim_to_sound=options.trim_to_sound,
+        ping_pong=options.ping_pong,
+        repeats=options.loops,
+        overwrite=options.overwrite,
+    )
+
+
+def _rate(text: str) -> float | Fraction:
+    return Fraction(text) if "/" in text else float(text)
+
+
+class _Bars:
+    """A bar for all clips, and one for that in hand (of a cluster, only the first)."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._console = console
+        self._progress = Progress(*columns, console=console)
+        self._all: TaskID = self._progress.add_task("all clips", total=None)
+        self._clip: TaskID | None = None
+        self._known = self._done = 0
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def tell(self, line: dict[str, Any]) -> None:
+        """Show what happened to a clip."""
+        status = line["status"]
+        if status == "found":
+            self._progress.update(self._all, total=line["clips"])
+        elif status == "running":
+            if self._clip is None:
+                self._clip = self._progress.add_task(line["clip"], total=line["total"])
+            self._progress.update(self._clip, completed=line["frames"], total=line["total"])
+        elif status != "begun":
+            if self._clip is not None:
+                self._progress.remove_task(self._clip)
+                self._clip = None
+            self._progress.advance(self._all)
+            if status in ("failed", "poison"):
+                self._console.print(f"{status}: {line['clip']}: {line['error']}", style="red", markup=False)
+
+
+def _show(console: Console, outcome: Outcome) -> None:
+    counts: dict[str, int] = {}
+    for line in outcome.lines:
+        counts[line["status"]] = counts.get(line["status"], 0) + 1
+    frames = sum(line.get("frames", 0) for line in outcome.lines)
+    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+    console.print(f"{told}; {frames} frames; report: {outcome.report}", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _twice_at_once() -> Iterator[None]:
+    """The first Ctrl-C ends the run in order, the second one at once."""
+
+    def first(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, second)
+        raise KeyboardInterrupt
+
+    def second(_number: int, _frame: FrameType | None) -> None:
+        print("ended at once", file=sys.stderr, flush=True)
+        os._exit(130)
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,271 @@
+"""Many clips on Ray: one actor a GPU, which loads the VAE once and reads, decodes and saves one clip after the other.
+
+Ray starts the actors, restarts those that died, and says what became of each call. Frames stay in the actor; what comes
+back is a line of the journal. An actor has one clip in hand and one more waiting, whose latent is read meanwhile. What
+Ray's own retries cannot do is decided here: the clip of an actor that died goes to any other one (Ray's retry waits for
+the same actor, and if its machine is gone, for ever), and a clip that took two actors with it fails alone.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ..errors import AsyncDecodeError, Cancelled, DecodeError
+from ..sinks.paths import Options
+from .clips import Clip, Line, clips_of, facts_of
+from .latent_files import LatentFile, read_latent
+from .vaes import VAEPlace
+from .work import decode_clip
+
+#: A clip that was in hand of so many actors that died is not tried again.
+DEATHS = 2
+#: Clips that an actor has: one in hand, one waiting.
+IN_FLIGHT = 2
+#: How long actors may take to end their clips in order when the run is cancelled, in seconds.
+GRACE = 10.0
+
+
+class DecodeActor:
+    """One process that decodes clips; also for Ray Data's ``map_batches``, where it takes batches with ``latent``.
+
+    Args:
+        place: where the VAE is.
+        to: for Ray Data: where a clip goes, as of ``decode_many``.
+        options: for Ray Data: how files are written.
+        chunk_size: as of ``async_decode.decode``; ``buffer_depth`` likewise.
+        device: where it decodes; ``None``: on the GPU that Ray gave it, or on the CPU.
+    """
+
+    def __init__(
+        self,
+        place: VAEPlace | None = None,
+        *,
+        to: str = "",
+        options: Options | None = None,
+        chunk_size: int = 4,
+        buffer_depth: int = 3,
+        device: str | None = None,
+    ) -> None:
+        import torch
+
+        # Ray shows an actor its own GPU only.
+        self._vae = (place or VAEPlace()).load(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._to, self._options = to, options or Options()
+        self._sizes: dict[str, int] = {"chunk_size": chunk_size, "buffer_depth": buffer_depth}
+        self._stopped = threading.Event()
+        self._reader = ThreadPoolExecutor(1, "async-decode reader")
+        self._read: dict[str, Future[LatentFile]] = {}
+
+    def ready(self) -> int:
+        """Its process; answers once the VAE is loaded."""
+        return os.getpid()
+
+    def prefetch(self, clip: Clip) -> None:
+        """Read the latent of a clip that comes next, while another one is decoded."""
+        self._read[clip.latent] = self._reader.submit(read_latent, clip.latent)
+
+    def stop(self) -> None:
+        """End the clip in hand: its video is closed, under a name that says that it was cut short."""
+        self._stopped.set()
+
+    def decode(self, clip: Clip, options: Options) -> Line:
+        """Decode a clip into its file; its line."""
+        read = self._read.pop(clip.latent, None)
+        file = None
+        if read is not None and read.exception() is None:
+            file = read.result()
+        try:
+            return decode_clip(self._vae, clip, options, file=file, on_progress=self._go_on, **self._sizes)
+        except Cancelled:
+            return {**facts_of(clip), "status": "cancelled"}
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Ray Data's way: a batch of places under ``latent``; the lines of the clips, a column for each fact."""
+        names = ("clip", "latent", "file", "status", "frames", "hash", "seconds", "error")
+        lines = []
+        for place in batch["latent"]:
+            clip = clips_of([str(place)], self._to)[0]
+            lines.append(self.decode(clip, self._options))
+        return {name: [line.get(name) for line in lines] for name in names}
+
+    def _go_on(self, _frames: int, _total: int | None) -> None:
+        if self._stopped.is_set():
+            raise Cancelled("the run was cancelled")
+
+
+def decode_on_ray(
+    place: VAEPlace,
+    clips: list[Clip],
+    begin: Callable[[Clip], Options],
+    *,
+    address: str,
+    workers: int | None = None,
+    chunk_size: int = 4,
+    buffer_depth: int = 3,
+) -> Iterator[Line]:
+    """Decode ``clips`` on a Ray cluster; yield their lines as they come, in any order.
+
+    Args:
+        place: where the VAE is, for every machine of the cluster.
+        clips: the clips, those that take longest first.
+        begin: called when a clip is handed to an actor; says how its file may be written.
+        address: ``auto``: this machine; else the cluster's.
+        workers: how many actors; ``None``: one a GPU, without GPUs one a core.
+        chunk_size: as of ``async_decode.decode``; ``buffer_depth`` likewise.
+
+    Raises:
+        DecodeError: Ray is not installed, cannot be reached, or no actor can load the VAE.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise DecodeError(f'ray: {error}; pip install "async-vae-decode[ray]"') from error
+    began = not ray.is_initialized()
+    if began:
+        _connect(ray, address)
+    pool = _Pool(ray, place, workers, {"chunk_size": chunk_size, "buffer_depth": buffer_depth}, len(clips))
+    try:
+        yield from pool.decode(clips, begin)
+    except BaseException:
+        pool.stop()
+        raise
+    finally:
+        pool.close()
+        if began:
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str) -> None:
+    # The engine as it is here, for workers of this machine; elsewhere it has to be installed.
+    root = str(Path(__file__).parents[2])
+    variables = {"PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    try:
+        ray.init(
+            address="local" if address == "auto" else address,
+            runtime_env={"env_vars": variables},
+            log_to_driver=False,
+            configure_logging=False,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise DecodeError(f"ray: {address} cannot be reached: {error}") from error
+
+
+class _Pool:
+    """The actors, and what each of them has."""
+
+    def __init__(self, ray: Any, place: VAEPlace, workers: int | None, sizes: dict[str, int], clips: int) -> None:
+        self._ray = ray
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        count = workers or min(clips, gpus or max(1, int(resources.get("CPU", 1))))
+        actor = ray.remote(DecodeActor).options(
+            num_gpus=1 if gpus else 0,
+            num_cpus=0 if gpus else 1,
+            max_restarts=-1,
+            # A call of an actor that died fails at once, so that its clip can go to another one.
+            max_task_retries=0,
+            concurrency_groups={"io": 1},
+        )
+        self._actors = [actor.remote(place, **sizes) for _ in range(count)]
+        #: What an actor is to answer, in this order: clips, or ``None`` for whether it is there.
+        self._asked: dict[Any, dict[Any, Clip | None]] = {handle: {} for handle in self._actors}
+        self._deaths: dict[str, int] = {}
+        self._lost = 0
+
+    def decode(self, clips: list[Clip], begin: Callable[[Clip], Options]) -> Iterator[Line]:
+        """Hand out ``clips``; yield their lines."""
+        waiting = list(clips)
+        options: dict[str, Options] = {}
+        for handle in self._actors:
+            self._ask(handle)
+        while waiting or any(clip is not None for asked in self._asked.values() for clip in asked.values()):
+            calls = {call: handle for handle, asked in self._asked.items() for call in asked}
+            if not calls:
+                raise DecodeError("ray: there is no actor left that could decode")
+            done, _ = self._ray.wait(list(calls), num_returns=1)
+            handle = calls[done[0]]
+            first = next(iter(self._asked[handle]))
+            clip = self._asked[handle].pop(done[0])
+            try:
+                answer = self._ray.get(done[0])
+            except self._ray.exceptions.RayActorError as error:
+                yield from self._died(handle, clip, done[0] == first, error, waiting)
+                continue
+            except self._ray.exceptions.RayTaskError as error:
+                raise _cause(error) from None
+            if clip is not None:
+                yield answer
+            while waiting and len(self._asked[handle]) < IN_FLIGHT:
+                following = waiting.pop(0)
+                if following.name not in options:
+                    options[following.name] = begin(following)
+                self._hand(handle, following, options[following.name])
+
+    def _ask(self, handle: Any) -> None:
+        """Have an actor say when it is there; one that is being started again waits for a place on the cluster."""
+        self._asked[handle][handle.ready.options(max_task_retries=-1).remote()] = None
+
+    def _hand(self, handle: Any, clip: Clip, options: Options) -> None:
+        if self._asked[handle]:
+            handle.prefetch.options(concurrency_group="io").remote(clip)
+        if clip.name in self._deaths:
+            # What the first try has published before it died is ours.
+            options = _over(options)
+        call = handle.decode.options(name=f"decode {clip.name}").remote(clip, options)
+        self._asked[handle][call] = clip
+
+    def _died(
+        self, handle: Any, clip: Clip | None, in_hand: bool, error: Exception, waiting: list[Clip]
+    ) -> Iterator[Line]:
+        """An actor died: its clips go back to the front, unless it was the second one that this clip took with it."""
+        if clip is None:
+            # It never came up: its VAE cannot be loaded, or it may not be started again.
+            self._asked.pop(handle)
+            self._lost += 1
+            if not self._asked:
+                raise DecodeError(f"ray: no actor could be started: {_reason(error)}") from None
+            return
+        self._deaths[clip.name] = self._deaths.get(clip.name, 0) + in_hand
+        if self._deaths[clip.name] >= DEATHS:
+            reason = f"{DEATHS} processes died with this clip in hand: {_reason(error)}"
+            yield {**facts_of(clip), "status": "poison", "error": reason}
+        else:
+            waiting.insert(0, clip)
+        if not self._asked[handle]:
+            self._ask(handle)
+
+    def stop(self) -> None:
+        """End the clips in hand in order, if they end soon."""
+        calls = [call for asked in self._asked.values() for call, clip in asked.items() if clip is not None]
+        for handle in self._asked:
+            handle.stop.options(concurrency_group="io").remote()
+        if calls:
+            self._ray.wait(calls, num_returns=len(calls), timeout=GRACE)
+
+    def close(self) -> None:
+        """End the actors."""
+        for handle in self._actors:
+            self._ray.kill(handle)
+
+
+def _over(options: Options) -> Options:
+    return Options(**{**vars(options), "overwrite": True})
+
+
+def _cause(error: Any) -> BaseException:
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, AsyncDecodeError | OSError) else DecodeError(f"ray: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    """What Ray says, in one line."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, AsyncDecodeError):
+        return str(cause)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,176 @@
+"""Latents in files: ComfyUI's ``.latent``, ``.safetensors``, and ``.pt`` without any code in it; here or in a store."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..demo.weights import read_safetensors
+from ..errors import DecodeError
+
+#: Endings of files with latents.
+ENDINGS = (".latent", ".safetensors", ".pt", ".pth")
+#: Names under which a latent is found in a file with several tensors, the first that is there.
+_NAMES = ("latent_tensor", "samples", "latents", "latent", "frames")
+#: What ComfyUI's LoadLatent multiplies the oldest files with.
+_OLDEST = 1.0 / 0.18215
+
+
+@dataclass(frozen=True)
+class LatentFile:
+    """What a file holds.
+
+    Attributes:
+        latent: the tensor; of a latent of several parts (video with sound) the first.
+        of_comfyui: it is as ComfyUI keeps latents.
+        content: a hash of the file's bytes.
+    """
+
+    latent: Tensor
+    of_comfyui: bool
+    content: str
+
+
+def read_latent(place: str) -> LatentFile:
+    """Read the latent at ``place``.
+
+    Raises:
+        DecodeError: it holds none, or is damaged.
+        OSError: it cannot be read.
+    """
+    data = read_bytes(place)
+    content = hashlib.sha256(data).hexdigest()
+    if PurePosixPath(place).suffix.lower() in (".pt", ".pth"):
+        try:
+            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise DecodeError(f"{place} is no file of tensors alone: {str(error).splitlines()[0]}") from error
+        return LatentFile(_latent_in(found, place), False, content)
+    tensors = read_safetensors(data, place)
+    latent = _latent_in(tensors, place)
+    of_comfyui = "latent_tensor" in tensors or "latent_tensor.0" in tensors
+    if "latent_tensor" in tensors and "latent_format_version_0" not in tensors:
+        latent = latent.float() * _OLDEST
+    return LatentFile(latent, of_comfyui, content)
+
+
+def _latent_in(found: Any, place: str) -> Tensor:
+    """The latent among what a file holds."""
+    if isinstance(found, Tensor):
+        # Nested: video and sound together.
+        return found.unbind()[0] if found.is_nested else found
+    if isinstance(found, list | tuple) and found:
+        return _latent_in(found[0], place)
+    if isinstance(found, dict):
+        for name in _NAMES:
+            for key in (name, f"{name}.0", f"{name}_0"):
+                if key in found:
+                    return _latent_in(found[key], place)
+        tensors = [value for value in found.values() if isinstance(value, Tensor) and value.ndim >= 3]
+        if len(tensors) == 1:
+            return tensors[0]
+    keys = ", ".join(map(str, found))[:200] if isinstance(found, dict) else type(found).__name__
+    raise DecodeError(f"{place}: expected a tensor called {', '.join(_NAMES)}, or only one, got {keys}")
+
+
+def found_places(given: Iterable[str]) -> list[str]:
+    """All latents that ``given`` names: files, folders, patterns, and manifests (a place a line, or JSON lines with
+    one under ``latent``), in their order, each once.
+
+    Raises:
+        DecodeError: one of them names nothing.
+    """
+    places: dict[str, None] = {}
+    for place in given:
+        found = _of(place)
+        if not found:
+            raise DecodeError(f"{place}: there are no latents ({', '.join(ENDINGS)})")
+        places.update(dict.fromkeys(found))
+    return list(places)
+
+
+def _of(place: str) -> list[str]:
+    if place.endswith((".txt", ".jsonl")):
+        return _of_manifest(place)
+    if "://" in place:
+        filesystem, path = store(place)
+        scheme = place.partition("://")[0]
+        if any(sign in path for sign in "*?["):
+            found = filesystem.glob(path)
+        else:
+            found = filesystem.find(path) if filesystem.isdir(path) else [path]
+        return sorted(f"{scheme}://{name}" for name in found if name.lower().endswith(ENDINGS))
+    if os.path.isdir(place):
+        return sorted(str(path) for path in Path(place).rglob("*") if path.name.lower().endswith(ENDINGS))
+    if os.path.exists(place):
+        return [place] if place.lower().endswith(ENDINGS) else []
+    found = sorted(glob.glob(place, recursive=True))
+    if not found and not glob.has_magic(place):
+        raise DecodeError(f"{place}: there is no such file or folder")
+    return [name for name in found if name.lower().endswith(ENDINGS)]
+
+
+def _of_manifest(place: str) -> list[str]:
+    lines = [line.strip() for line in read_bytes(place).decode("utf-8").splitlines()]
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("{"):
+            try:
+                line = json.loads(line)["latent"]
+            except (ValueError, KeyError) as error:
+                raise DecodeError(f'{place}, line {number}: expected {{"latent": PLACE}}, got {line[:80]}') from error
+        beside = "://" in line or os.path.isabs(line) or "://" in place
+        found.append(line if beside else os.path.join(os.path.dirname(place), line))
+    return found
+
+
+def stamp_of(place: str) -> str:
+    """What tells, without reading it, that a file is the one of before: its size, and its time or its tag.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    if "://" in place:
+        filesystem, path = store(place)
+        facts = filesystem.info(path)
+        told = [facts.get(name) for name in ("ETag", "etag", "md5Hash", "mtime", "created", "LastModified")]
+        return f"{facts['size']} {next((tag for tag in told if tag), '')}"
+    facts = os.stat(place)
+    return f"{facts.st_size} {facts.st_mtime_ns}"
+
+
+def read_bytes(place: str) -> bytes:
+    """All of a file, here or in a store."""
+    if "://" in place:
+        filesystem, path = store(place)
+        return bytes(filesystem.cat_file(path))
+    return Path(place).read_bytes()
+
+
+def store(place: str) -> tuple[Any, str]:
+    """The file system of ``fsspec`` for ``place``, and the path there.
+
+    Raises:
+        DecodeError: fsspec, or what it needs for this kind of place, is not installed.
+    """
+    try:
+        import fsspec  # type: ignore[import-untyped]
+
+        filesystem, path = fsspec.core.url_to_fs(place)
+    except ImportError as error:
+        raise DecodeError(f'{place}: {error}; pip install "async-vae-decode[ray]", and what fsspec asks for') from error
+    except ValueError as error:
+        raise DecodeError(f"{place}: {error}") from error
+    return filesystem, path

@@ -1,0 +1,264 @@
+"""Where a VAE is, in words that can be sent to another machine, and how it is loaded there."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ..api import Source, source_of
+from ..demo import WEIGHTS_PATH, load_vae
+from ..device.conversion import DecoderOutput
+from ..errors import DecodeError
+from ..taps import VideoDecoder, choose_tap
+from .latent_files import LatentFile
+
+_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class LoadedVAE(Protocol):
+    """A VAE that decodes one latent after the other."""
+
+    device: torch.device
+
+    def source(self, file: LatentFile) -> Source:
+        """The VAE with this latent, ready to be decoded."""
+
+
+@dataclass(frozen=True)
+class VAEPlace:
+    """Where a VAE is.
+
+    Attributes:
+        path: a folder of Diffusers (a VAE's, or a pipeline's with a VAE in it), or a single file; with ``comfyui`` a
+            name in its folder ``vae``, or a path; ``None``: the embedded VAE of the demo.
+        comfyui: ComfyUI's folder: its own class decodes.
+        class_name: Diffusers' class, for a single file.
+        config: folder with the ``config.json`` for a single file.
+        dtype: of Diffusers' VAEs: ``float32``, ``float16`` or ``bfloat16``.
+        normalized: as of ``async_decode.decode``; ``sigma_data`` likewise.
+        tiling: let Diffusers' VAE decode in its tiles.
+        chunk_size: images that are decoded at a time.
+    """
+
+    path: str | None = None
+    comfyui: str | None = None
+    class_name: str | None = None
+    config: str | None = None
+    dtype: str = "float32"
+    normalized: bool | str = "auto"
+    sigma_data: float | None = None
+    tiling: bool = False
+    chunk_size: int = 4
+
+    def check(self) -> None:
+        """See, without loading it, whether it is there.
+
+        Raises:
+            DecodeError: it is not; the message names the place.
+        """
+        self.files()
+
+    def files(self) -> list[Path]:
+        """The files that it is made of.
+
+        Raises:
+            DecodeError: there are none.
+        """
+        if self.path is None:
+            if self.comfyui is not None:
+                raise DecodeError("vae: say which of ComfyUI's VAEs, such as --vae wan_2.1_vae.safetensors")
+            return [WEIGHTS_PATH]
+        if self.comfyui is not None:
+            return [_comfyui_file(Path(self.comfyui), self.path)]
+        folder = Path(self.path)
+        if folder.is_file():
+            return [folder]
+        folder = _vae_folder(folder)
+        weights = sorted({*folder.glob("*.safetensors"), *folder.glob("*.bin")})
+        if not weights:
+            raise DecodeError(f"vae: {self.path} holds no weights (*.safetensors) of a VAE of Diffusers")
+        return [folder / "config.json", *weights]
+
+    def fingerprint(self) -> str:
+        """A hash of the files, and of all that changes the frames."""
+        told = hashlib.sha256()
+        for path in self.files():
+            with open(path, "rb") as file:
+                while block := file.read(1 << 24):
+                    told.update(block)
+        facts = [self.class_name, self.dtype, self.normalized, self.sigma_data, self.tiling, self.comfyui is not None]
+        told.update(json.dumps([*facts, self.chunk_size]).encode())
+        return told.hexdigest()
+
+    def load(self, device: torch.device | str) -> LoadedVAE:
+        """The VAE, on ``device``.
+
+        Raises:
+            DecodeError: it cannot be loaded.
+        """
+        device = torch.device(device)
+        if self.comfyui is not None:
+            return _Comfyui(self, device)
+        if self.path is None:
+            return _Embedded(device)
+        return _Diffusers(self, device)
+
+
+class _Embedded:
+    """The demo's VAE."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        vae = load_vae(device)
+        self._decoder = VideoDecoder(
+            model=vae,
+            decode=vae.decode,
+            device=device,
+            dtype=torch.float32,
+            frames_of=lambda latents: 4 * latents - 3,
+        )
+
+    def source(self, file: LatentFile) -> Source:
+        return source_of(self._decoder, file.latent)
+
+
+class _Diffusers:
+    def __init__(self, place: VAEPlace, device: torch.device) -> None:
+        self.device = device
+        self._place = place
+        try:
+            import diffusers
+        except ImportError as error:
+            raise DecodeError(f'vae: {error}; pip install "async-vae-decode[diffusers]"') from error
+        path = Path(place.path or "")
+        if path.is_file():
+            if place.class_name is None:
+                raise DecodeError(
+                    f"vae: a single file does not tell its class; say --vae-class, such as AutoencoderKLWan, for {path}"
+                )
+            kind, load = _class(diffusers, place.class_name), "from_single_file"
+            options: dict[str, Any] = {} if place.config is None else {"config": place.config}
+        else:
+            path, options, load = _vae_folder(path), {}, "from_pretrained"
+            told = json.loads((path / "config.json").read_text(encoding="utf-8")).get("_class_name", "")
+            kind = _class(diffusers, place.class_name or told)
+        if not hasattr(kind, load):
+            raise DecodeError(f"vae: {kind.__name__} has no {load}; give it as a folder of Diffusers")
+        try:
+            vae = getattr(kind, load)(str(path), torch_dtype=_TYPES[place.dtype], **options)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise DecodeError(f"vae: {path} could not be loaded as {kind.__name__}: {error}") from error
+        self._vae: Any = vae.eval().requires_grad_(False).to(device)
+        if place.tiling:
+            self._vae.enable_tiling()
+
+    def source(self, file: LatentFile) -> Source:
+        normalized: Any = self._place.normalized
+        if normalized == "auto" and file.of_comfyui:
+            # What ComfyUI keeps is what its VAE takes, which for LTX is before mean and standard deviation.
+            normalized = type(self._vae).__name__.startswith("AutoencoderKLLTX")
+        return source_of(self._vae, file.latent, normalized=normalized, sigma_data=self._place.sigma_data)
+
+
+class _Comfyui:
+    """ComfyUI's own class, loaded by its own loader, and seen through the nodes' code."""
+
+    def __init__(self, place: VAEPlace, device: torch.device) -> None:
+        self.device = device
+        self._chunk_size = place.chunk_size
+        root, side = Path(place.comfyui or "").expanduser(), _nodes_side()
+        file = _comfyui_file(root, place.path or "")
+        if str(root) not in sys.path:
+            sys.path.insert(0, str(root))
+        try:
+            import comfy.options  # type: ignore[import-not-found]
+
+            comfy.options.enable_args_parsing(False)
+            import comfy.cli_args  # type: ignore[import-not-found]
+
+            comfy.cli_args.args.cpu = device.type == "cpu"
+            import comfy.sd  # type: ignore[import-not-found]
+            import comfy.utils  # type: ignore[import-not-found]
+        except ImportError as error:
+            raise DecodeError(
+                f"comfyui: {error}; run this with the Python that ComfyUI runs with ({root} has to be its folder)"
+            ) from error
+        self._side = side()
+        self._vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(file)))
+        self._side.check_vae(self._vae)
+        if device.type == "cuda":
+            self._vae.device = device
+            self._vae.patcher.load_device = device
+        self.device = self._vae.device
+
+    def source(self, file: LatentFile) -> Source:
+        latent = self._side.latent_of({"samples": file.latent}, self._vae)
+        decoder = self._side.decoder_of(self._vae)
+        tap = choose_tap(decoder, images_per_step=self._chunk_size)
+        finish: DecoderOutput = self._side.output_of(self._vae)
+        self._side.load(self._vae, tap, latent, ring_bytes=0)
+        return Source(tap, latent, finish)
+
+
+def _nodes_side() -> Callable[[], Any]:
+    """What imports ``nodes/vae.py``, the nodes' side of a VAE, which stands beside this package in the pack's folder.
+
+    Raises:
+        DecodeError: this package was installed without the pack around it.
+    """
+    package = importlib.import_module(__package__.rpartition(".")[0])
+    pack = Path(package.__file__ or "").parents[1]
+    if not (pack / "nodes" / "vae.py").is_file():
+        raise DecodeError(
+            "comfyui: ComfyUI's VAEs are decoded through the nodes' code; run this in the pack's folder "
+            "(ComfyUI/custom_nodes/…)"
+        )
+
+    def load() -> Any:
+        # Under names of their own: ComfyUI has a module "nodes". The engine is the one that runs already.
+        for name, folder in (("async_vae_decode_pack", pack), ("async_vae_decode_pack.nodes", pack / "nodes")):
+            module = types.ModuleType(name)
+            module.__path__ = [str(folder)]
+            sys.modules.setdefault(name, module)
+        sys.modules["async_vae_decode_pack.async_decode"] = package
+        return importlib.import_module("async_vae_decode_pack.nodes.vae")
+
+    return load
+
+
+def _comfyui_file(root: Path, name: str) -> Path:
+    root = root.expanduser()
+    if not (root / "comfy" / "sd.py").is_file():
+        raise DecodeError(f"comfyui: {root} is not ComfyUI's folder: it has no comfy/sd.py")
+    for path in (root / "models" / "vae" / name, Path(name)):
+        if path.is_file():
+            return path
+    known = sorted(path.name for path in (root / "models" / "vae").glob("*.*"))
+    raise DecodeError(f"vae: {name} is neither a file nor in {root / 'models' / 'vae'} ({', '.join(known) or 'empty'})")
+
+
+def _vae_folder(path: Path) -> Path:
+    """The folder of the VAE, which may be a pipeline's subfolder."""
+    for folder in (path, path / "vae"):
+        if (folder / "config.json").is_file():
+            return folder
+    raise DecodeError(f"vae: {path} is neither a file nor a folder of Diffusers with a config.json")
+
+
+def _class(diffusers: Any, name: str) -> Any:
+    kind = getattr(diffusers, name, None)
+    if kind is None or not hasattr(kind, "decode"):
+        raise DecodeError(f"vae: {name!r} is no VAE of this version of Diffusers ({diffusers.__version__})")
+    return kind
+
+
+__all__ = ["LoadedVAE", "VAEPlace"]

@@ -1,0 +1,125 @@
+"""One clip from its latent to its file: what every process does, here or on a cluster.
+
+A clip is read, decoded and saved in one place; what comes back is a line of the journal.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from ..api import run, sinks_for
+from ..errors import AsyncDecodeError, Cancelled
+from ..sinks import Sink
+from ..sinks.frames_hash import FramesHash
+from ..sinks.paths import Options
+from .clips import Clip, Line, facts_of
+from .latent_files import LatentFile, read_latent, store
+from .vaes import LoadedVAE
+
+
+def decode_clip(
+    vae: LoadedVAE,
+    clip: Clip,
+    options: Options,
+    *,
+    chunk_size: int = 4,
+    buffer_depth: int = 3,
+    file: LatentFile | None = None,
+    on_progress: Callable[[int, int | None], None] | None = None,
+) -> Line:
+    """Decode ``clip`` into its file.
+
+    Args:
+        vae: the VAE.
+        clip: the clip.
+        options: how its file is written.
+        chunk_size: as of ``async_decode.decode``; ``buffer_depth`` likewise.
+        file: its latent, where it was read already.
+        on_progress: as of ``async_decode.decode``.
+
+    Returns:
+        Its line: ``done`` with the facts, or ``failed`` with the reason.
+
+    Raises:
+        Cancelled: somebody ended it; ``KeyboardInterrupt`` likewise.
+    """
+    began = time.monotonic()
+    line: Line = {**facts_of(clip), "worker": f"{socket.gethostname()}:{os.getpid()}"}
+    try:
+        file = file if file is not None else read_latent(clip.latent)
+        source = vae.source(file)
+        frames_hash = FramesHash()
+        with _Place(clip.to) as place:
+            sinks: list[Sink] = [*sinks_for(place.local, options, gpu=source.device.type == "cuda"), frames_hash]
+            result = run(source, sinks, chunk_size=chunk_size, buffer_depth=buffer_depth, on_progress=on_progress)
+            files = place.finished(result.files)
+    except (Cancelled, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        reason = str(error) if isinstance(error, AsyncDecodeError | OSError) else f"{type(error).__name__}: {error}"
+        return {**line, "status": "failed", "error": reason, "seconds": round(time.monotonic() - began, 3)}
+    report = result.report
+    decoding = report.decoding
+    return {
+        **line,
+        "status": "done",
+        "content": file.content,
+        "frames": report.frames,
+        "hash": frames_hash.hexdigest,
+        "files": len(files),
+        "bytes": sum(path.stat().st_size for path in result.files if path.exists()),
+        "seconds": round(time.monotonic() - began, 3),
+        "decoding": None if decoding is None else decoding.kind,
+        "exact": decoding is not None and decoding.exact,
+        "bounded": decoding is not None and decoding.bounded,
+        "warnings": list(report.warnings),
+    }
+
+
+class _Place:
+    """Where a clip's files go: straight there, or, for a store, into a temporary folder first and then up, whole."""
+
+    def __init__(self, to: str) -> None:
+        self._to = to
+        self._folder: Path | None = None
+        self.local = to
+        if "://" in to:
+            self._folder = Path(tempfile.mkdtemp(prefix="async-decode-"))
+            self.local = str(self._folder / PurePosixPath(to).name)
+
+    def __enter__(self) -> _Place:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def finished(self, files: list[Path]) -> list[str]:
+        """Where ``files``, which are whole, are in the end."""
+        if self._folder is None:
+            return [str(path) for path in files]
+        filesystem, path = store(self._to)
+        folder = path.rpartition("/")[0]
+        if folder:
+            filesystem.makedirs(folder, exist_ok=True)
+        names = []
+        for file in files:
+            name = f"{folder}/{file.name}" if folder else file.name
+            part = f"{name}.{uuid.uuid4().hex[:8]}.part"
+            try:
+                # A reader sees the file under its name when it is whole, or not at all.
+                filesystem.put_file(str(file), part)
+                filesystem.mv(part, name)
+            except BaseException:
+                if filesystem.exists(part):
+                    filesystem.rm_file(part)
+                raise
+            names.append(f"{self._to.partition('://')[0]}://{name}")
+        return names

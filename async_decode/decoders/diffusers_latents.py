@@ -1,0 +1,211 @@
+"""From what a Diffusers pipeline calls latents to what ``vae.decode`` takes.
+
+With ``output_type="latent"`` most pipelines stop before they undo the VAE's mean, standard deviation, scaling and
+shift, and some hand on rows of tokens in place of pictures. What is done here is what each pipeline does next, in its
+order and in its types, so that the bits are those of the pipeline. LTX-2's pipelines have done it already.
+
+Whether it still has to be done cannot be seen: both kinds of latents are numbers of about the same size, and the wrong
+guess gives pale or garish pictures without a word. So nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import DecodeError
+from .diffusers import fact_of, is_family, takes_video
+
+#: Whether latents are a pipeline's, or what ``vae.decode`` takes; ``auto``: as far as it can be told.
+Normalized = bool | Literal["auto"]
+
+_BOTH = (
+    'normalized=True for what a pipeline returns with output_type="latent", normalized=False for what vae.decode takes'
+)
+
+
+def latents_for(
+    vae: Any,
+    latents: Any,
+    *,
+    normalized: Normalized = "auto",
+    size: tuple[int, ...] | None = None,
+    sigma_data: float | None = None,
+) -> Tensor:
+    """What ``vae.decode`` takes, made of ``latents``.
+
+    Args:
+        vae: a VAE of Diffusers.
+        latents: a tensor, or what a pipeline returned with ``output_type="latent"``.
+        normalized: mean, standard deviation, scaling and shift are still to be undone. ``"auto"``: they are for a
+            pipeline's output, and for any latents where the VAE has none of them (or where they change nothing).
+        size: frames, height and width of the video (height and width of an image) in pixels, for latents that a
+            pipeline has packed into a row of tokens.
+        sigma_data: of Cosmos' pipelines, ``pipe.scheduler.config.sigma_data``.
+
+    Returns:
+        ``(N, C, T, H, W)``, ``(N, C, H, W)`` for an image VAE, and ``(N * T, C, H, W)`` for SVD's.
+
+    Raises:
+        DecodeError: it cannot be told what the latents are, or they do not fit to the VAE.
+    """
+    from_pipeline = not isinstance(latents, Tensor)
+    latent = _tensor(latents)
+    if latent.ndim == 3:
+        latent = _unpacked(vae, latent, size)
+        from_pipeline = True
+    if normalized == "auto":
+        normalized = _told(vae, from_pipeline=from_pipeline)
+    if not isinstance(normalized, bool):
+        raise DecodeError(f"normalized: expected True, False or 'auto', got {normalized!r}")
+    if normalized:
+        latent = _undone(vae, latent, sigma_data)
+    return _checked(vae, latent)
+
+
+def _tensor(latents: Any) -> Tensor:
+    """The tensor in a pipeline's output."""
+    for name in ("frames", "images"):
+        found = getattr(latents, name, None)
+        if isinstance(found, Tensor):
+            return found
+    if isinstance(latents, tuple | list) and latents and isinstance(latents[0], Tensor):
+        return latents[0]
+    if not isinstance(latents, Tensor):
+        raise DecodeError(
+            f"latents: expected a tensor, or what a pipeline returns with output_type='latent', got "
+            f"{type(latents).__name__}"
+        )
+    return latents
+
+
+def _told(vae: Any, *, from_pipeline: bool) -> bool:
+    if from_pipeline:
+        return not is_family(vae, "AutoencoderKLLTX2Video")
+    # LTX has its mean and standard deviation beside its weights.
+    moved = [vae.config.get("latents_mean"), vae.config.get("shift_factor"), vae._buffers.get("latents_mean")]
+    scaled = [vae.config.get("latents_std"), vae.config.get("scaling_factor"), vae._buffers.get("latents_std")]
+    if "bn" in vae._modules or any(map(_is_not(0.0), moved)) or any(map(_is_not(1.0), scaled)):
+        raise DecodeError(
+            f"normalized: {type(vae).__name__} has a mean, a standard deviation or a scaling factor, and latents do "
+            f"not show whether it was undone; say {_BOTH}"
+        )
+    return False
+
+
+def _is_not(value: float) -> Callable[[Any], bool]:
+    """Whether a factor of a config is there and differs from ``value`` somewhere."""
+    return lambda found: found is not None and bool((torch.as_tensor(found) != value).any())
+
+
+def _undone(vae: Any, latent: Tensor, sigma_data: float | None) -> Tensor:
+    """``latent`` after the last lines of the VAE's own pipeline."""
+    config = vae.config
+    scale = float(getattr(config, "scaling_factor", 1.0))
+    if is_family(vae, "AutoencoderKLCogVideoX", "AutoencoderKLTemporalDecoder"):
+        if latent.ndim != 5:
+            raise DecodeError(
+                f"latents: this VAE's pipelines return (N, T, C, H, W), got {tuple(latent.shape)}; say {_BOTH}"
+            )
+        latent = latent.movedim(1, 2) if is_family(vae, "AutoencoderKLCogVideoX") else latent.flatten(0, 1)
+        return 1 / scale * latent
+    if is_family(vae, "AutoencoderKLAllegro"):
+        return 1 / scale * latent.to(vae.dtype)
+    if is_family(vae, "AutoencoderKLMagvit"):
+        return 1 / scale * latent
+    if is_family(vae, "AutoencoderKLHunyuanVideo", "AutoencoderKLHunyuanVideo15"):
+        return latent.to(vae.dtype) / scale
+    if is_family(vae, "AutoencoderKLLTXVideo", "AutoencoderKLLTX2Video"):
+        mean, std = (_by_channel(values, latent) for values in (vae.latents_mean, vae.latents_std))
+        return latent * std / scale + mean
+    if is_family(vae, "AutoencoderKLCosmos"):
+        return _cosmos(config, latent, sigma_data)
+    if is_family(vae, "AutoencoderKLWan", "AutoencoderKLQwenImage"):
+        latent = latent.to(vae.dtype)
+        mean, std = _by_channel(config.latents_mean, latent), 1.0 / _by_channel(config.latents_std, latent)
+        return (latent / std if sigma_data is None else latent / std / sigma_data) + mean
+    if "bn" in vae._modules or config.get("scaling_factor") is None:
+        raise DecodeError(
+            f"normalized: what the pipelines of {type(vae).__name__} do to latents is not known here; do it as they "
+            "do, and say normalized=False"
+        )
+    if getattr(config, "latents_mean", None) is not None and getattr(config, "latents_std", None) is not None:
+        mean, std = (_by_channel(values, latent) for values in (config.latents_mean, config.latents_std))
+        return latent * std / scale + mean
+    latent = latent / scale
+    shift = config.get("shift_factor")
+    return latent if shift is None else latent + shift
+
+
+def _cosmos(config: Any, latent: Tensor, sigma_data: float | None) -> Tensor:
+    """Cosmos' mean and standard deviation are by channel and time."""
+    if sigma_data is None:
+        raise DecodeError(
+            "sigma_data: Cosmos' pipelines divide latents by it, and the VAE does not tell it; say "
+            "sigma_data=pipe.scheduler.config.sigma_data"
+        )
+    if config.latents_mean is None:
+        return latent / sigma_data
+    mean, std = (
+        torch.tensor(values).view(1, config.latent_channels, -1, 1, 1)[:, :, : latent.shape[2]].to(latent)
+        for values in (config.latents_mean, config.latents_std)
+    )
+    if mean.shape[2] < latent.shape[2]:
+        raise DecodeError(
+            f"latents: this VAE has a mean for {mean.shape[2]} latent frames, as many as its pipelines make, got "
+            f"{latent.shape[2]}"
+        )
+    return latent * std / sigma_data + mean
+
+
+def _by_channel(values: Any, latent: Tensor) -> Tensor:
+    """``values`` in the shape, the type and the place in which they meet ``latent``."""
+    return torch.as_tensor(values).view(1, -1, *[1] * (latent.ndim - 2)).to(latent.device, latent.dtype)
+
+
+def _unpacked(vae: Any, tokens: Tensor, size: tuple[int, ...] | None) -> Tensor:
+    """Pictures of a row of tokens, ``(N, T * H * W, C)`` (LTX), or ``(N, H / 2 * W / 2, 4 * C)`` (Flux, Qwen-Image)."""
+    if size is None:
+        raise DecodeError(
+            f"size: these latents are a row of {tokens.shape[1]} tokens; say size=(frames, height, width) in pixels, "
+            "as the pipeline was told"
+        )
+    *frames, height, width = size
+    video = takes_video(vae)
+    space = int(fact_of(vae, "spatial_compression_ratio") or 2 ** (len(vae.config.block_out_channels) - 1))
+    if is_family(vae, "AutoencoderKLLTXVideo", "AutoencoderKLLTX2Video"):
+        time = int(vae.temporal_compression_ratio)
+        shape = (((frames[0] if frames else 1) - 1) // time + 1, height // space, width // space)
+        _fits(tokens, shape[0] * shape[1] * shape[2], size)
+        pictures: Tensor = tokens.unflatten(1, shape)
+        return pictures.movedim(-1, 1)
+    rows, columns = height // (space * 2), width // (space * 2)
+    _fits(tokens, rows * columns, size)
+    patches: Tensor = tokens.view(tokens.shape[0], rows, columns, tokens.shape[2] // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    latent: Tensor = patches.reshape(tokens.shape[0], tokens.shape[2] // 4, 2 * rows, 2 * columns)
+    return latent.unsqueeze(2) if video else latent
+
+
+def _fits(tokens: Tensor, expected: int, size: tuple[int, ...]) -> None:
+    if tokens.shape[1] != expected:
+        raise DecodeError(f"size: {size} makes {expected} tokens of this VAE, but the latents are {tokens.shape[1]}")
+
+
+def _checked(vae: Any, latent: Tensor) -> Tensor:
+    """``latent``, if the VAE may take it."""
+    video = takes_video(vae)
+    form = "(N, C, T, H, W)" if video else "(N, C, H, W)"
+    if latent.ndim != (5 if video else 4):
+        raise DecodeError(f"latents: expected {form} for {type(vae).__name__}, got {tuple(latent.shape)}")
+    if latent.numel() == 0:
+        raise DecodeError(f"latents: they are empty, their shape is {tuple(latent.shape)}")
+    channels = vae.config.get("latent_channels") or vae.config.get("z_dim")
+    if channels is not None and latent.shape[1] != channels:
+        raise DecodeError(
+            f"latents: expected {channels} channels for {type(vae).__name__}, got {latent.shape[1]} in "
+            f"{tuple(latent.shape)}; take the VAE that belongs to the model that made them"
+        )
+    return latent

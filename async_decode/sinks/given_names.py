@@ -1,0 +1,165 @@
+"""Names that somebody has chosen, in place of numbered ones: one file, or frames by a pattern.
+
+The same protocol as in ``files.py`` but for two things. A name that is taken is an error, or is replaced where that is
+asked for: at once, by a whole file. And the ``.part`` has the process in its name, so that a second try at a file whose
+first try was killed need not wait for anybody: both write, each its own, and who is done first has the name. What dead
+processes of this machine have left of a file goes when it is tried again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import SinkError
+from .files import PART_SUFFIX, OutputNames, Reservation, file_error
+
+#: Where the number of a frame goes: ``*`` (five digits), or as in C, ``%04d``.
+_NUMBER = re.compile(r"\*|%0?(\d*)d")
+#: Between the name of a file and the end of its ``.part``: machine, process, try.
+_OWNER = re.compile(r"\.([0-9A-Za-z_-]+)-(\d+)-[0-9a-f]{8}(?:\.2)?" + re.escape(PART_SUFFIX))
+
+
+class GivenNames(OutputNames):
+    """The name ``path``, or, where it holds ``*`` or ``%05d`` for their number, the names of frames, counted from 1.
+
+    Args:
+        path: as somebody has written it; its folder is made when the first name is reserved.
+        overwrite: replace what is there: a file at the moment at which the new one is whole, frames of the pattern
+            when the first new one begins.
+
+    Raises:
+        SinkError: ``path`` has no file name, or more than one place for a number.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        given = Path(path)
+        numbers = _NUMBER.findall(given.name)
+        if not given.name or given.is_dir():
+            raise SinkError(f"{os.fspath(path)!r}: expected a file name, such as clip.mp4 or frames/*.png")
+        if len(numbers) > 1:
+            raise SinkError(f"{os.fspath(path)!r}: expected one place for the number of a frame, got {len(numbers)}")
+        super().__init__(given.parent, given.name)
+        self.numbered = bool(numbers)
+        self.overwrite = overwrite
+        self._started = False
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of these names that are there, whole."""
+        if not self.numbered:
+            path = self.folder / self.stem
+            return [path] if os.path.lexists(path) else []
+        before, after = (re.escape(part) for part in self._around())
+        of_frame = re.compile(f"{before}\\d+{after}")
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if of_frame.fullmatch(path.name))
+
+    def check(self) -> None:
+        """See whether the names may be used.
+
+        Raises:
+            SinkError: a file is there that was not to be overwritten.
+        """
+        there = self.paths
+        if there and not self.overwrite:
+            raise SinkError(f"{there[0]} is there already; choose another name, or say overwrite=True")
+
+    def reserve(self, extension: str, batch: int = 0) -> Reservation:
+        """Begin the file, or that of frame ``batch``, counted from 0."""
+        try:
+            with self._lock:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                if not self._started:
+                    self._started = True
+                    self.check()
+                    if self.numbered:
+                        for path in self.paths:
+                            path.unlink()
+            reservation = GivenName(self, self.folder / self._name(batch), extension)
+            reservation.claim()
+        except OSError as error:
+            raise file_error(self.folder / self.stem, error) from error
+        return reservation
+
+    def _name(self, batch: int) -> str:
+        if not self.numbered:
+            return self.stem
+        number = _NUMBER.search(self.stem)
+        assert number is not None
+        before, after = self._around()
+        return f"{before}{batch + 1:0{int(number.group(1) or 5)}}{after}"
+
+    def _around(self) -> tuple[str, str]:
+        number = _NUMBER.search(self.stem)
+        assert number is not None
+        return self.stem[: number.start()], self.stem[number.end() :]
+
+
+class GivenName(Reservation):
+    """A name that somebody has chosen, and the ``.part`` of this process; made by ``GivenNames.reserve``."""
+
+    def __init__(self, names: GivenNames, path: Path, extension: str) -> None:
+        super().__init__(names, 0, extension, 0)
+        self._overwrite = names.overwrite
+        self.path = path
+        self.cut_short = path.with_name(f"{path.name.removesuffix(extension)}_cut-short{extension}")
+        own = f"{path.name}.{machine_name()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.part, self.copy = (path.with_name(f"{own}{number}{PART_SUFFIX}") for number in ("", ".2"))
+
+    def claim(self) -> bool:
+        remove_parts_of_the_dead(self.path)
+        self.part.touch(exist_ok=False)
+        self._held = True
+        return True
+
+    def publish(self, *, cut_short: bool = False) -> Path:
+        target = self.cut_short if cut_short else self.path
+        # Whatever happens from here on: what was made is not removed.
+        self._held = False
+        try:
+            if cut_short or self._overwrite:
+                os.replace(self.part, target)
+            else:
+                self._names.give(self.part, target)
+        except FileExistsError as error:
+            raise SinkError(f"{target} is there since this run began; what was made stays as {self.part}") from error
+        except OSError as error:
+            raise SinkError(f"{file_error(target, error)}; what was made stays as {self.part}") from error
+        return target
+
+
+def remove_parts_of_the_dead(path: Path) -> None:
+    """Remove what processes of this machine that live no more have left of ``path``."""
+    with suppress(OSError):
+        for other in path.parent.glob(f"{_escaped(path.name)}.*{PART_SUFFIX}"):
+            owner = _OWNER.fullmatch(other.name[len(path.name) :])
+            if owner is not None and owner.group(1) == machine_name() and not _lives(int(owner.group(2))):
+                other.unlink()
+
+
+def machine_name() -> str:
+    """This machine, as a part of file names tells it."""
+    return re.sub(r"[^0-9A-Za-z_-]", "_", socket.gethostname()) or "machine"
+
+
+def _escaped(name: str) -> str:
+    return re.sub(r"([*?\[])", r"[\1]", name)
+
+
+def _lives(process: int) -> bool:
+    if os.name == "nt":
+        # A signal would end it there.
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

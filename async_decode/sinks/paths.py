@@ -1,0 +1,184 @@
+"""What a path means: ``clip.mp4`` is a video, ``frames/*.png`` are images; the ending, or a name, tells the format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from ..errors import SinkError
+from .base import Sink
+from .given_names import GivenNames
+from .image.deep import Png16Encoder, TiffEncoder
+from .image.exr import ExrEncoder
+from .image.files import ImageFilesSink
+from .image.formats import ImageEncoder, JpegEncoder, PngEncoder, WebpEncoder
+from .video.formats import VIDEO_FORMATS, VideoFormat
+from .video.sink import VideoSink
+from .video.sound import Sound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How files are written; what a format has no use for is an error where it was asked for.
+
+    Attributes:
+        fps: frames a second; of videos, which need it.
+        format: name of the format (``VIDEO_NAMES``, ``IMAGE_NAMES``); ``None``: the ending tells it.
+        quality: of videos the codec's CRF, lower is better; of JPEG and WebP images 1 to 100, 100 is best. ``None``:
+            the format's default.
+        preset: speed of a video's encoder; ``None``: the format's default.
+        compression: zlib's level of PNG, TIFF and EXR, 0 to 9; ``None``: 4.
+        color_space: what frames are, for EXR: ``sRGB``, ``HDR`` or ``linear``.
+        writers: threads that write images; ``None``: automatic.
+        sound: what is heard, from a video's first frame on.
+        trim_to_sound: end a video with its sound.
+        ping_pong: play a video backwards too.
+        repeats: how often a video is played once more; GIF and WebP say it to the player, 0 is for ever.
+        convert_on_device: convert to a video's own colours on the device; ``None``: where that is a GPU.
+        metadata: text by key, for the files' tags.
+        overwrite: replace files that are there.
+    """
+
+    fps: float | Fraction | None = None
+    format: str | None = None
+    quality: float | None = None
+    preset: str | None = None
+    compression: int | None = None
+    color_space: str = "sRGB"
+    writers: int | None = None
+    sound: Sound | None = None
+    trim_to_sound: bool = False
+    ping_pong: bool = False
+    repeats: int = 0
+    convert_on_device: bool | None = None
+    metadata: Mapping[str, str] | None = None
+    overwrite: bool = False
+
+    def given(self) -> set[str]:
+        """Names of the options that say something else than their default."""
+        return {name for name, value in vars(self).items() if value != getattr(Options, name)}
+
+
+MakeEncoder = Callable[[Options], ImageEncoder]
+
+_IMAGES: Mapping[str, tuple[tuple[str, ...], MakeEncoder, str | None]] = {
+    # The name of the format: its endings, what makes its encoder, the option for how well or how hard.
+    "png": ((".png",), lambda given: PngEncoder(**_level(given), metadata=given.metadata), "compression"),
+    "png16": ((".png",), lambda given: Png16Encoder(**_level(given), metadata=given.metadata), "compression"),
+    "jpeg": ((".jpg", ".jpeg"), lambda given: JpegEncoder(**_quality(given), metadata=given.metadata), "quality"),
+    "webp": ((".webp",), lambda given: WebpEncoder(**_quality(given), metadata=given.metadata), "quality"),
+    "webp-lossless": ((".webp",), lambda given: WebpEncoder(lossless=True, metadata=given.metadata), None),
+    "tiff": ((".tiff", ".tif"), lambda given: TiffEncoder(**_level(given), metadata=given.metadata), "compression"),
+    "exr": ((".exr",), lambda given: _exr(given, half=True), "compression"),
+    "exr-float": ((".exr",), lambda given: _exr(given, half=False), "compression"),
+}
+_VIDEOS: Mapping[str, VideoFormat] = {video.name: video for video in VIDEO_FORMATS.values()}
+#: The names of the formats of images, and of videos (those of the nodes' widgets are known as well).
+IMAGE_NAMES, VIDEO_NAMES = tuple(_IMAGES), tuple(_VIDEOS)
+#: Options that videos, or images, have no use for.
+_OF_IMAGES = {"compression", "color_space", "writers"}
+_OF_VIDEOS = {"fps", "preset", "sound", "trim_to_sound", "ping_pong", "repeats", "convert_on_device"}
+
+
+def sink_for(path: str | os.PathLike[str], options: Options, *, gpu: bool = False) -> Sink:
+    """Who writes ``path``: a video, or images where it has a place for their number (``*``, ``%05d``).
+
+    Args:
+        path: as somebody has written it.
+        options: how it is written.
+        gpu: the frames come from a GPU.
+
+    Raises:
+        SinkError: the path, its ending or an option makes no sense; the message names the value and the remedy.
+    """
+    names = GivenNames(path, overwrite=options.overwrite)
+    names.check()
+    try:
+        if names.numbered:
+            _refuse(options, _OF_VIDEOS, f"{os.fspath(path)!r} are images")
+            encoder = _encoder(names.stem, options)
+            return ImageFilesSink(names, encoder, writers=options.writers)
+        _refuse(options, _OF_IMAGES, f"{os.fspath(path)!r} is a video")
+        return _video(names, options, gpu)
+    except (ValueError, TypeError) as error:
+        raise SinkError(f"{os.fspath(path)!r}: {error}") from error
+
+
+def _video(names: GivenNames, options: Options, gpu: bool) -> VideoSink:
+    video = _format_of(names.stem, options.format)
+    if options.fps is None:
+        raise SinkError(f"fps: {names.stem!r} is a video; say how many frames a second, such as fps=24")
+    return VideoSink(
+        names,
+        fps=options.fps,
+        video=video,
+        crf=options.quality,
+        preset=options.preset,
+        metadata=options.metadata,
+        sound=options.sound,
+        trim_to_sound=options.trim_to_sound,
+        ping_pong=options.ping_pong,
+        repeats=options.repeats,
+        convert_on_device=gpu if options.convert_on_device is None else options.convert_on_device,
+    )
+
+
+def _format_of(name: str, asked: str | None) -> VideoFormat:
+    """The format of the video ``name``: the one ``asked`` for, or the first with its ending."""
+    ending = Path(name).suffix.lower()
+    if asked is not None:
+        video = _VIDEOS.get(asked) or VIDEO_FORMATS.get(asked)
+        if video is None:
+            raise SinkError(f"format: expected one of {', '.join(_VIDEOS)} for a video, got {asked!r}")
+        if video.extension != ending:
+            raise SinkError(f"format: {asked} is written to {video.extension} files, got {name!r}")
+        return video
+    for video in _VIDEOS.values():
+        if video.extension == ending:
+            return video
+    endings = ", ".join(dict.fromkeys(video.extension for video in _VIDEOS.values()))
+    images = ", ".join(ending for endings, _, _ in _IMAGES.values() for ending in endings[:1])
+    what = f"for images say where their number goes, as in frames/*{ending}; " if _image_of(ending) else ""
+    raise SinkError(f"{name!r}: {what}expected a video's ending ({endings}), or images ({images}) with * in the name")
+
+
+def _encoder(name: str, options: Options) -> ImageEncoder:
+    ending = Path(name).suffix.lower()
+    asked = options.format or _image_of(ending)
+    if asked is None or asked not in _IMAGES:
+        known = ", ".join(f"{name} ({endings[0]})" for name, (endings, _, _) in _IMAGES.items())
+        raise SinkError(f"{name!r}: expected images of the format {known}, got {options.format or ending!r}")
+    endings, make, option = _IMAGES[asked]
+    if ending not in endings:
+        raise SinkError(f"format: {asked} is written to {endings[0]} files, got {name!r}")
+    _refuse(options, {"quality", "compression"} - {option or ""}, f"{asked} files have no such choice")
+    encoder = make(options)
+    encoder.extension = ending
+    return encoder
+
+
+def _image_of(ending: str) -> str | None:
+    """The default format of images with this ending."""
+    return next((name for name, (endings, _, _) in _IMAGES.items() if ending in endings), None)
+
+
+def _refuse(options: Options, useless: set[str], why: str) -> None:
+    for name in sorted(useless & options.given()):
+        raise SinkError(f"{name}: {why}, got {name}={getattr(options, name)!r}")
+
+
+def _level(given: Options) -> dict[str, Any]:
+    return {} if given.compression is None else {"compress_level": given.compression}
+
+
+def _quality(given: Options) -> dict[str, Any]:
+    return {} if given.quality is None else {"quality": round(given.quality)}
+
+
+def _exr(given: Options, *, half: bool) -> ImageEncoder:
+    space: Any = given.color_space
+    return ExrEncoder(half=half, color_space=space, **_level(given), metadata=given.metadata)

@@ -1,0 +1,288 @@
+"""The command ``decode``: many latents, each into a file of its own, and what is left of a run that was cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import wave
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from async_decode.__main__ import main
+from async_decode.demo import LATENT_PATH, load_latent
+
+safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
+pytest.importorskip("rich", reason="the extra 'cli' is not installed")
+
+ROOT = Path(__file__).parents[2]
+
+
+def small(seed: int = 0, latents: int = 2) -> torch.Tensor:
+    """A latent of the demo's VAE that decodes in a moment."""
+    part = load_latent()[:, :, :latents, :6, :8]
+    return part + 0.1 * torch.randn(part.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def save(path: Path, latent: torch.Tensor) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".pt":
+        torch.save({"samples": latent}, path)
+    elif path.suffix == ".latent":
+        safetensors.save_file({"latent_tensor": latent, "latent_format_version_0": torch.tensor([])}, str(path))
+    else:
+        safetensors.save_file({"latents": latent}, str(path))
+    return path
+
+
+def lines(report: Path, *statuses: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+    return [line for line in found if line["status"] in (statuses or ("done",))]
+
+
+def run(folder: Path, *arguments: str, out: str = "clips/{name}.mkv") -> int:
+    return main(["decode", *arguments, "--out", str(folder / out), "--fps", "8", "--device", "cpu"])
+
+
+def test_files_folders_patterns_and_manifests(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "one.latent", small(1))
+    save(tmp_path / "a" / "deep" / "two.safetensors", small(2))
+    save(tmp_path / "b" / "three.pt", small(3))
+    save(tmp_path / "b" / "four.latent", small(4))
+    (tmp_path / "b" / "notes.md").write_text("no latent")
+    save(tmp_path / "c" / "five.latent", small(5))
+    (tmp_path / "list.txt").write_text("# of the night\nc/five.latent\n")
+    (tmp_path / "list.jsonl").write_text('{"latent": "a/one.latent"}\n')
+
+    status = run(
+        tmp_path,
+        str(tmp_path / "a"),
+        str(tmp_path / "b" / "*"),
+        str(tmp_path / "list.txt"),
+        str(tmp_path / "list.jsonl"),
+    )
+
+    assert status == 0
+    names = {"one.mkv", "two.mkv", "three.mkv", "four.mkv", "five.mkv"}
+    assert {path.name for path in (tmp_path / "clips").glob("*.mkv")} == names
+    told = lines(tmp_path / "clips" / "async-decode.jsonl")
+    assert {Path(line["file"]).name for line in told} == names
+    assert all(line["frames"] == 5 and line["exact"] and line["bounded"] and len(line["hash"]) == 64 for line in told)
+    assert len({line["hash"] for line in told}) == 5
+
+
+def test_a_latent_of_several_parts_gives_its_first(tmp_path: Path) -> None:
+    video, sound = small(1), torch.zeros(1, 8, 4)
+    torch.save({"samples": [video, sound]}, tmp_path / "list.pt")
+    safetensors.save_file({"latent_tensor.0": video, "latent_tensor.1": sound}, str(tmp_path / "parts.latent"))
+    save(tmp_path / "plain.latent", video)
+
+    assert run(tmp_path, str(tmp_path)) == 0
+
+    told = lines(tmp_path / "clips" / "async-decode.jsonl")
+    assert len(told) == 3 and len({line["hash"] for line in told}) == 1
+
+
+def test_one_bad_latent_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = save(tmp_path / "in" / "good.latent", small())
+    (tmp_path / "in" / "bad.latent").write_bytes(good.read_bytes()[:999])
+    save(tmp_path / "in" / "other.latent", torch.zeros(1, 4, 8, 8))
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (os.system, (f"touch {tmp_path / 'owned'}",))
+
+    torch.save(Evil(), tmp_path / "in" / "evil.pt")
+
+    assert run(tmp_path, str(tmp_path / "in")) == 3
+
+    report = tmp_path / "clips" / "async-decode.jsonl"
+    assert [Path(line["file"]).name for line in lines(report)] == ["good.mkv"]
+    reasons = {Path(line["latent"]).name: line["error"] for line in lines(report, "failed")}
+    assert reasons.keys() == {"bad.latent", "other.latent", "evil.pt"}
+    assert "safetensors" in reasons["bad.latent"] and "(N, C, T, H, W)" in reasons["other.latent"]
+    assert not (tmp_path / "owned").exists()
+    assert {path.name for path in (tmp_path / "clips").iterdir()} == {"good.mkv", "async-decode.jsonl"}
+
+
+def test_resume_decodes_what_is_missing_or_has_changed(tmp_path: Path) -> None:
+    for name in "abc":
+        save(tmp_path / "in" / f"{name}.latent", small(ord(name)))
+    report = tmp_path / "clips" / "async-decode.jsonl"
+    assert run(tmp_path, str(tmp_path / "in")) == 0
+    first = {line["file"]: line for line in lines(report)}
+
+    def decoded() -> set[str]:
+        """What a further run decodes."""
+        before = len(lines(report))
+        assert run(tmp_path, str(tmp_path / "in")) == 0
+        return {Path(line["file"]).stem for line in lines(report)[before:]}
+
+    assert decoded() == set()
+    # The same content at another time is the same.
+    os.utime(tmp_path / "in" / "a.latent", (1, 1))
+    assert decoded() == set()
+    (tmp_path / "clips" / "b.mkv").unlink()
+    assert decoded() == {"b"}
+    save(tmp_path / "in" / "c.latent", small(7))
+    assert decoded() == {"c"}
+    hashes = {line["file"]: line["hash"] for line in lines(report)}
+    assert [first[name]["hash"] == hashes[name] for name in sorted(first)] == [True, True, False]
+    # Another option: everything is another file.
+    assert run(tmp_path, str(tmp_path / "in"), "--ping-pong") == 0
+    assert len(lines(report)) == 3 + 2 + 3
+
+
+def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.latent", small())
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mkv").write_bytes(b"mine")
+
+    assert run(tmp_path, str(tmp_path / "in")) == 3
+    assert (tmp_path / "clips" / "a.mkv").read_bytes() == b"mine"
+    assert "there already" in lines(tmp_path / "clips" / "async-decode.jsonl", "failed")[0]["error"]
+
+
+def test_a_run_that_was_killed_after_a_file_got_its_name_knows_it_again(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.latent", small())
+    report = tmp_path / "clips" / "async-decode.jsonl"
+    assert run(tmp_path, str(tmp_path / "in")) == 0
+    kept = [line for line in report.read_text(encoding="utf-8").splitlines() if '"begun"' in line]
+    report.write_text("\n".join(kept) + '\n{"schema": 1, "file": "half a li', encoding="utf-8")
+
+    assert run(tmp_path, str(tmp_path / "in")) == 0
+
+    whole = [line for line in report.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    assert [json.loads(line)["status"] for line in whole] == ["begun"]
+
+
+@pytest.mark.parametrize(
+    "arguments, out, words",
+    [
+        (["nowhere/"], "{name}.mkv", "no such file"),
+        (["{in}"], "{title}.mkv", "{name}, {folder} or {number}"),
+        (["{in}"], "clip.mkv", "would both become"),
+        (["{in}"], "{name}.txt", "ending"),
+        (["{in}", "--format", "divx"], "{name}.mp4", "h264"),
+        (["{in}", "--quality", "99"], "{name}.mp4", "crf"),
+        (["{in}", "--vae", "nowhere"], "{name}.mp4", "nowhere is neither"),
+        (["{in}", "--comfyui", "{in}", "--vae", "a"], "{name}.mp4", "not ComfyUI's folder"),
+        (["{in}", "--comfyui", "{in}"], "{name}.mp4", "say which"),
+        (["{in}", "--sound", "{in}/a.latent"], "{name}.mp4", "WAV"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_before_anything_is_decoded(
+    tmp_path: Path, arguments: list[str], out: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        save(tmp_path / "in" / f"{name}.latent", small())
+
+    status = run(tmp_path, *[part.replace("{in}", str(tmp_path / "in")) for part in arguments], out=out)
+
+    assert status == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_images_sound_and_formats(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.latent", small())
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(4 * 8000))
+    latent = str(tmp_path / "in")
+
+    assert main(["decode", latent, "--out", str(tmp_path / "{name}" / "*.jpg"), "--quality", "80"]) == 0
+    assert run(tmp_path, latent, "--format", "av1", "--preset", "ultrafast", out="{name}.mp4") in (0, 3)
+    assert run(tmp_path, latent, "--sound", str(tmp_path / "sound.wav"), out="heard/{name}.mkv") == 0
+
+    assert len(list((tmp_path / "a").glob("*.jpg"))) == 5
+    assert (tmp_path / "heard" / "a.mkv").exists()
+
+
+def test_places_of_fsspec_are_read_and_written_whole(tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="the extra 'ray' is not installed")
+    memory = fsspec.filesystem("memory")
+    local = save(tmp_path / "a.latent", small())
+    memory.pipe("/latents/a.latent", local.read_bytes())
+    memory.pipe("/latents/b.latent", save(tmp_path / "b.latent", small(2)).read_bytes())
+    report = ["--report", str(tmp_path / "report.jsonl")]
+    told = ["memory://latents", "--fps", "8", "--device", "cpu", *report]
+    seen: list[list[str]] = []
+    own = type(memory).mv
+
+    def mv(self: Any, source: str, target: str, **options: Any) -> None:
+        seen.append([name for name in memory.find("/clips") if not name.endswith(".part")])
+        own(self, source, target, **options)
+
+    type(memory).mv = mv
+    try:
+        assert main(["decode", *told, "--out", "memory://clips/{name}.mkv"]) == 0
+    finally:
+        type(memory).mv = own
+    assert main(["decode", *told, "--out", "memory://clips/{name}.mkv"]) == 0
+
+    # Until a file is whole, nothing has its name; afterwards no part is left.
+    assert [len(names) for names in seen] == [0, 1]
+    assert sorted(memory.find("/clips")) == ["/clips/a.mkv", "/clips/b.mkv"]
+    assert run(tmp_path, str(local)) == 0
+    assert memory.cat("/clips/a.mkv") == (tmp_path / "clips" / "a.mkv").read_bytes()
+    assert len(lines(tmp_path / "report.jsonl")) == 2
+    images = ["decode", "memory://latents/a.latent", "--out", "memory://frames/{name}/*.png", *report]
+    assert main(images) == 0
+    assert len(memory.find("/frames/a")) == 5
+
+
+def test_a_vae_of_diffusers_in_a_folder(tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKLWan(base_dim=8, z_dim=4, latents_mean=[0.1] * 4, latents_std=[1.5] * 4)
+    vae.save_pretrained(tmp_path / "pipeline" / "vae")
+    latent = torch.randn(1, 4, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    save(tmp_path / "in" / "a.latent", latent)
+    save(tmp_path / "in" / "b.safetensors", latent)
+    told = ["--vae", str(tmp_path / "pipeline")]
+
+    # Of ComfyUI's file it is known what it is; of the other one it has to be said.
+    assert run(tmp_path, str(tmp_path / "in"), *told) == 3
+    report = tmp_path / "clips" / "async-decode.jsonl"
+    assert "normalized=True" in lines(report, "failed")[0]["error"]
+    assert run(tmp_path, str(tmp_path / "in" / "b.safetensors"), *told, "--normalized", "no", out="n/{name}.mkv") == 0
+
+    hashes = {line["hash"] for line in (*lines(report), *lines(tmp_path / "n" / "async-decode.jsonl"))}
+    assert len(hashes) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's here")
+def test_ctrl_c_ends_clean_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.latent", small())
+    # Later than the short one in the order of names, but longer: it comes first.
+    shutil.copy(LATENT_PATH, tmp_path / "in" / "z.latent")
+    arguments = ["decode", str(tmp_path / "in"), "--out", str(tmp_path / "clips/{name}.mp4"), "--fps", "8"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "async_decode", *arguments, "--device", "cpu"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (parts := [path for path in (tmp_path / "clips").glob("z.mp4*.part") if path.stat().st_size > 2000]):
+        assert time.monotonic() < deadline and process.poll() is None, parts
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 130, said
+    assert b"cancelled" in said and b"Traceback" not in said
+    left = {path.name for path in (tmp_path / "clips").iterdir()}
+    assert left == {"async-decode.jsonl", "z_cut-short.mp4"}
+    assert main([*arguments, "--device", "cpu"]) == 0
+    assert {path.name for path in (tmp_path / "clips").glob("*.mp4")} == {"a.mp4", "z.mp4", "z_cut-short.mp4"}

@@ -1,0 +1,215 @@
+"""Many clips on a Ray cluster of two nodes: the same frames as in one process, whatever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+
+from async_decode.cluster import DecodeActor, Options, VAEPlace, decode_many  # noqa: E402
+from async_decode.cluster.clips import clips_of  # noqa: E402
+from async_decode.demo import load_latent  # noqa: E402
+from tests.engine.deadly_vae import DeadlyVAE  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+CLIPS = 40
+#: For workers of Ray: this code, and threads that do not spin.
+VARIABLES = {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty latents of the demo's VAE, of 1 to 4 latent frames."""
+    folder = tmp_path_factory.mktemp("latents")
+    whole = load_latent()
+    for number in range(CLIPS):
+        part = whole[:, :, number % 9 : number % 9 + 1 + number % 4, :6, :8].clone()
+        torch.save(part + number / 100, folder / f"{number:02}.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(latents: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The hashes of one process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        outcome = decode_many(latents, str(tmp_path_factory.mktemp("alone") / "{name}.mkv"), options=Options(fps=8))
+    finally:
+        torch.set_num_threads(threads)
+    return _hashes(outcome.lines)
+
+
+class Nodes:
+    """A cluster of two nodes of this machine, a processor each."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        self.second = self.cluster.add_node(num_cpus=1)
+        ray.init(address=self.cluster.address, runtime_env={"env_vars": VARIABLES}, log_to_driver=False)
+        self.cluster.wait_for_nodes()
+
+    def close(self) -> None:
+        ray.shutdown()
+        self.cluster.shutdown()
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    found = Nodes()
+    yield found
+    found.close()
+
+
+def _hashes(lines: list[dict[str, Any]]) -> dict[str, str]:
+    return {Path(line["file"]).stem: line["hash"] for line in lines}
+
+
+def _whole(folder: Path) -> list[str]:
+    """The names of the videos that are whole; there is nothing else but the journal."""
+    names = sorted(path.name for path in folder.iterdir())
+    assert [name for name in names if not name.endswith((".mkv", ".jsonl"))] == []
+    return [name.removesuffix(".mkv") for name in names if name.endswith(".mkv")]
+
+
+def _journal(folder: Path) -> list[dict[str, Any]]:
+    text = (folder / "async-decode.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_two_nodes_give_the_hashes_of_one_process_though_an_actor_and_a_node_die(
+    nodes: Nodes, latents: Path, alone: dict[str, str], tmp_path: Path
+) -> None:
+    done: list[str] = []
+    killed: list[str] = []
+
+    def tell(line: dict[str, Any]) -> None:
+        if line["status"] == "done":
+            done.append(line["worker"])
+        if len(done) == 6 and not killed:
+            # In the middle of a clip: each actor has one in hand by now.
+            killed.append(done[-1])
+            os.kill(int(done[-1].rpartition(":")[2]), signal.SIGKILL)
+        if len(done) == 20 and len(killed) == 1:
+            killed.append("node")
+            nodes.cluster.remove_node(nodes.second, allow_graceful=False)
+
+    outcome = decode_many(latents, str(tmp_path / "{name}.mkv"), options=Options(fps=8), ray="auto", on_line=tell)
+
+    assert len(killed) == 2
+    assert outcome.failed == []
+    assert _hashes(outcome.lines) == alone
+    assert _whole(tmp_path) == sorted(alone)
+    # Each once: what an actor had in hand when it died is decoded again, and nothing else is.
+    told = [line for line in _journal(tmp_path) if line["status"] == "done"]
+    assert len(told) == len({line["file"] for line in told}) == CLIPS
+    assert len(set(done)) >= 2
+
+
+def test_a_clip_that_kills_its_actors_fails_alone(nodes: Nodes, latents: Path, tmp_path: Path) -> None:
+    for name in ("00", "01", "02", "03", "04"):
+        shutil.copy(latents / f"{name}.pt", tmp_path / f"{name}.pt")
+    torch.save(torch.full((1, 16, 9, 6, 8), torch.nan), tmp_path / "poison.pt")
+    began: list[str] = []
+
+    outcome = decode_many(
+        tmp_path,
+        str(tmp_path / "out" / "{name}.mkv"),
+        vae=DeadlyVAE(),
+        options=Options(fps=8),
+        ray="auto",
+        on_line=lambda line: began.append(line["status"]),
+    )
+
+    assert [Path(line["latent"]).stem for line in outcome.failed] == ["poison"]
+    assert outcome.failed[0]["status"] == "poison"
+    assert "2 processes died" in outcome.failed[0]["error"]
+    assert _whole(tmp_path / "out") == ["00", "01", "02", "03", "04"]
+
+
+def test_resume_after_the_head_was_killed_decodes_only_what_is_missing(
+    latents: Path, alone: dict[str, str], tmp_path: Path
+) -> None:
+    """A head of its own process, killed with -9 in the middle; then Ctrl-C for another one, which leaves no process."""
+    arguments = ["decode", str(latents), "--out", str(tmp_path / "{name}.mkv"), "--fps", "8", "--ray", "auto"]
+    environment = {**os.environ, **VARIABLES, "RAY_TMPDIR": str(tmp_path / "ray")}
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "async_decode", *arguments, "--workers", "2"],
+            cwd=ROOT,
+            env=environment,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def wait_for(count: int, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("*.mkv"))) < count:
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+
+    first = start()
+    wait_for(5, first)
+    first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=90)
+
+    assert first.returncode == 130, said
+    assert b"Traceback" not in said
+    assert _processes_of(first.pid) == []
+    there = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.mkv") if "cut-short" not in path.name}
+    assert 5 <= len(there) < CLIPS
+    assert not list(tmp_path.glob("*.part"))
+
+    outcome = decode_many(latents, str(tmp_path / "{name}.mkv"), options=Options(fps=8))
+
+    skipped = [line["file"] for line in outcome.lines if line["status"] == "skipped"]
+    assert {Path(name) for name in skipped} == set(there)
+    assert {path: path.stat().st_mtime_ns for path in there} == there
+    assert len([path for path in tmp_path.glob("*.mkv") if "cut-short" not in path.name]) == CLIPS
+
+
+def _processes_of(session: int) -> list[str]:
+    """What runs in a session; of Ray's daemons, which have sessions of their own, what has its folder in its words."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            state = (process / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if state[0] != "Z" and int(state[3]) == session:
+            found.append(words)
+    return found
+
+
+def test_actor_takes_batches_of_ray_data(latents: Path, alone: dict[str, str], tmp_path: Path) -> None:
+    actor = DecodeActor(VAEPlace(), to=str(tmp_path / "{name}.mkv"), options=Options(fps=8), device="cpu")
+
+    told = actor({"latent": [str(latents / "00.pt"), str(latents / "01.pt")]})
+
+    assert told["status"] == ["done", "done"]
+    assert told["frames"] == [1, 5]
+    assert _whole(tmp_path) == ["00", "01"]
+
+
+def test_longest_first_and_names_by_latent() -> None:
+    clips = clips_of(["x/b.pt", "y/a.pt"], "out/{folder}/{name}-{number}.mp4")
+
+    assert [clip.to for clip in clips] == ["out/x/b-00001.mp4", "out/y/a-00002.mp4"]
