@@ -118,19 +118,24 @@ class GivenName(Reservation):
         self._held = True
         return True
 
-    def publish(self, *, cut_short: bool = False) -> Path:
+    def publish(self, *, cut_short: bool = False, made: Path | None = None) -> Path:
         target = self.cut_short if cut_short else self.path
+        made = self.part if made is None else made
         # Whatever happens from here on: what was made is not removed.
         self._held = False
         try:
             if cut_short or self._overwrite:
-                os.replace(self.part, target)
+                os.replace(made, target)
             else:
-                self._names.give(self.part, target)
+                self._names.give(made, target)
         except FileExistsError as error:
-            raise SinkError(f"{target} is there since this run began; what was made stays as {self.part}") from error
+            raise SinkError(f"{target} is there since this run began; what was made stays as {made}") from error
         except OSError as error:
-            raise SinkError(f"{file_error(target, error)}; what was made stays as {self.part}") from error
+            raise SinkError(f"{file_error(target, error)}; what was made stays as {made}") from error
+        finally:
+            for other in {self.part, self.copy} - {made}:
+                with suppress(OSError):
+                    other.unlink()
         return target
 
 
