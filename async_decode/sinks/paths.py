@@ -16,7 +16,8 @@ from .image.deep import Png16Encoder, TiffEncoder
 from .image.exr import ExrEncoder
 from .image.files import ImageFilesSink
 from .image.formats import ImageEncoder, JpegEncoder, PngEncoder, WebpEncoder
-from .video.formats import VIDEO_FORMATS, VideoFormat
+from .video.catalogue import VIDEO_FORMATS
+from .video.format import VideoFormat
 from .video.sink import VideoSink
 from .video.sound import Sound
 
