@@ -31,7 +31,8 @@ def wrap(vae: ToyVAE) -> None:
 
 
 def in_place(vae: ToyVAE) -> None:
-    vae.decoder.compile(backend="eager")
+    # As one graph: what a hook does cannot become part of it.
+    vae.decoder.compile(backend="eager", fullgraph=True)
 
 
 @pytest.mark.parametrize("compile_it", [wrap, in_place])
@@ -40,6 +41,8 @@ def test_a_compiled_decoder_is_tapped(compile_it: Callable[[ToyVAE], None], clip
     vae, latent, sink = ToyVAE(), toy_latent(6, clips=clips), CollectSink()
     wanted = stock_frames(ToyVAE(), latent)
     compile_it(vae)
+    # Compiled before anybody taps it: a hook that comes later would be overlooked.
+    assert torch.equal(stock_frames(vae, latent), wanted)
 
     with FramePipeline([sink], chunk_size=4) as pipeline:
         tap = choose_tap(vae.video_decoder())

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from async_decode import FinishedFrames, FramePipeline, Stage
+from async_decode import Decoding, FinishedFrames, FramePipeline, Stage, Tap, VideoDecoder
 from async_decode.device.ring import Chunk, CudaRing
 from async_decode.pipeline.slots import Flow
+from async_decode.taps import Submit
 from tests.engine.fake_cuda import FakeCuda, on_device
 from tests.engine.toy import CollectSink
 
@@ -67,3 +68,27 @@ def test_staging_is_given_back_after_its_copy_has_been_waited_for(
             pipeline.submit(on_device(torch.rand(1, 4, 6, 3)))
 
     assert order == [(what, index) for index in range(5) for what in ("copied", "given")]
+
+
+class Pieces(Tap):
+    """Hands on pieces that are there, and notes which device was the current one."""
+
+    decoding = Decoding("tapped", exact=True, bounded=True)
+    current: int | None = None
+
+    def run(self, latent: torch.Tensor, submit: Submit) -> None:
+        self.current = torch.cuda.current_device()
+        for piece in latent[0].movedim(1, 0).split(2):
+            submit(on_device(piece))
+
+
+def test_a_tap_runs_with_the_pipelines_device_as_the_current_one(cuda: FakeCuda) -> None:
+    """A model's own kernels (Triton's, for one) are launched on the current device, wherever its tensors are."""
+    latent, sink = torch.rand(1, 3, 6, 4, 6), CollectSink()
+    tap = Pieces(VideoDecoder(torch.nn.Module(), lambda z: z, DEVICE, torch.float32))
+
+    with FramePipeline([sink], device=DEVICE) as pipeline:
+        pipeline.decode(tap, latent)
+
+    assert (tap.current, cuda.current_device()) == (1, 0)
+    assert sink.frames.shape == (6, 4, 6, 3)
