@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -195,8 +196,8 @@ class VideoFile:
         check(format, quality, fps)
         video = formats()[format]
         check_size(video, width, height)
-        sound = sound_of(audio)
         self.notes: list[str] = []
+        sound = sound_of(audio, self.notes)
         if trim_to_audio and sound is None:
             trim_to_audio = False
             self.notes.append("trim_to_audio: there is no audio to end with, so the video has all frames")
@@ -254,8 +255,11 @@ class VideoFile:
         return shown
 
 
-def sound_of(audio: Any) -> Sound | None:
+def sound_of(audio: Any, notes: list[str]) -> Sound | None:
     """ComfyUI's AUDIO as the engine takes it: the first of a batch, on the host.
+
+    An AUDIO that is only made when it is asked for (of video loaders) may turn out to be none: then there is no sound,
+    and ``notes`` says so.
 
     Raises:
         SinkError: it is none, or none that could be saved; the message names the value and the remedy.
@@ -264,7 +268,10 @@ def sound_of(audio: Any) -> Sound | None:
         return None
     try:
         waveform, rate = audio["waveform"], int(audio["sample_rate"])
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:
+        if isinstance(audio, Mapping) and not isinstance(audio, dict):
+            notes.append(f"audio: there is none to save ({error}), so the video is silent")
+            return None
         raise SinkError(
             f"audio: expected an AUDIO with a waveform and a sample_rate, got {type(audio).__name__}; connect an "
             "output of that type"

@@ -132,6 +132,19 @@ def test_trim_to_audio_without_audio_saves_every_frame_and_says_so(client: Clien
     assert any("trim_to_audio" in warning for warning in report_of(result, node)["warnings"])
 
 
+def test_sound_that_turns_out_to_be_none_leaves_a_silent_video(client: Client, server: Server) -> None:
+    prompt = Prompt()
+    node = client.add(
+        prompt, VIDEO, images=images(prompt), filename_prefix="silent/a", audio=prompt.add("TestLazyAudio")
+    )
+
+    result = client.run(prompt)
+
+    (path,) = files_of(server, result, node)
+    assert probe(path).frames == 5
+    assert any("failed to extract audio from silent.mp4" in text for text in report_of(result, node)["warnings"])
+
+
 def test_several_clips_in_one_video_are_noted(client: Client, server: Server, models: Models) -> None:
     prompt = Prompt()
     samples, vae = random_latent(prompt, 2, 16, 2, 2, 3), models.load(prompt, "wan21")

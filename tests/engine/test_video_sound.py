@@ -242,6 +242,16 @@ def test_cut_short_video_is_that_of_a_clip_that_ends_there(tmp_path: Path, name:
     assert tags[0] == tags[1] and tags[0].items() >= TAGS.items()
 
 
+@pytest.mark.parametrize(("name", "channels"), [("mp4 (H.264)", 8), ("mp4 (H.264)", 7), ("webm (VP9)", 8)])
+def test_more_channels_than_comfyui_can_read_are_mixed(tmp_path: Path, name: str, channels: int) -> None:
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, video=VIDEO_FORMATS[name], sound=clicks(channels, 48_000, 1))
+    save(sink, pictures(24))
+
+    got, _, _ = heard(sink.path)
+    assert got.shape[1] == 6 and abs(len(got) - 48_000) <= 3
+    assert any(note.startswith(f"the {channels} channels of sound were mixed into 6") for note in sink.notes)
+
+
 @pytest.mark.parametrize("seconds", [0.4, 60.0])
 @pytest.mark.parametrize("name", [name for name, video in VIDEO_FORMATS.items() if video.sound is not None])
 def test_sound_is_as_long_as_frames_that_nobody_had_counted(tmp_path: Path, name: str, seconds: float) -> None:

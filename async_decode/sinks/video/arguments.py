@@ -117,6 +117,7 @@ def whole_arguments(
     tags: str | None,
     sound: Sound | None,
     most: int | None = None,
+    rate: Fraction | None = None,
     output: str,
 ) -> list[str]:
     """ffmpeg's arguments that copy a file to make it ordinary: with its index in front, and with its sound.
@@ -127,6 +128,7 @@ def whole_arguments(
         tags: where ffmpeg reads the tags that were used for it.
         sound: what is heard, through standard input.
         most: how many frames to copy at most; ``None``: all.
+        rate: frames a second, where ffmpeg does not find that in the file; ``None``: it does.
         output: path of the file to write.
     """
     options = list(video.muxer_options)
@@ -139,7 +141,7 @@ def whole_arguments(
         maps += ["-map", "1:v", "-map", "0:a"]
     # What a killed encoder had not written to the end is left out.
     inputs += ["-fflags", "+discardcorrupt", "-f", "mov" if video.fragments else _DEMUXERS[video.muxer]]
-    inputs += ["-i", "pipe:0" if source is None else file_url(source)]
+    inputs += [*([] if rate is None else ["-r", str(rate)]), "-i", "pipe:0" if source is None else file_url(source)]
     if sound is None:
         maps += ["-map", "0:v"]
     # The tags from where they came: the file itself would add what it says of its container.
@@ -153,7 +155,7 @@ def whole_arguments(
         codecs += [*_sound_filter(video, sound), *(video.sound or ())]
     # The codec's name in the file is the muxer's choice again.
     tag = ["-tag:v", "hvc1"] if "hvc1" in video.options else []
-    return [*inputs, *maps, *codecs, *tag, "-f", video.muxer, *options, "-stats", "-y", file_url(output)]
+    return [*inputs, *maps, *codecs, *tag, "-f", video.muxer, *options, "-y", file_url(output)]
 
 
 def count_arguments(video: VideoFormat, source: str) -> list[str]:
@@ -164,10 +166,12 @@ def count_arguments(video: VideoFormat, source: str) -> list[str]:
 
 
 def _sound_filter(video: VideoFormat, sound: Sound) -> list[str]:
-    """Names of the channels where ffmpeg would guess others."""
-    channels = sound.samples.shape[0]
+    """Names of the channels where ffmpeg would guess others, and fewer where there are too many."""
+    channels = sound.channels
     # Not 2.1, as ffmpeg would guess, whose third channel keeps the bass only; Opus takes four in one layout.
     layout = {3: "3.0", 4: "quad" if "libopus" in (video.sound or ()) else None}.get(channels)
+    if channels > video.sound_channels:
+        return ["-ac", str(video.sound_channels)]
     if layout is None:
         return []
     return ["-af", "channelmap=" + "|".join(map(str, range(channels))) + f":{layout}"]

@@ -22,7 +22,7 @@ from ..files import OutputNames, Reservation
 from ..image.webp_exif import add_exif
 from .arguments import encode_arguments
 from .format import VideoFormat
-from .second_pass import SecondPass, count_frames
+from .second_pass import IncompleteCopy, SecondPass, count_frames
 from .sound import Sound
 from .tags import TagsFile
 
@@ -229,7 +229,9 @@ class Encoding:
             self.frames -= min(self.frames, self._options.video.muxer == "gif")
             self.is_counted = True
 
-    def _start_copy(self, *, is_silent: bool = False, is_broken: bool = False) -> SecondPass | None:
+    def _start_copy(
+        self, *, is_silent: bool = False, is_broken: bool = False, is_timed: bool = False
+    ) -> SecondPass | None:
         """Start what turns the file into an ordinary one; ``None``: it is one already, or has to stay as it is."""
         options = self._options
         assert self._name is not None
@@ -246,6 +248,7 @@ class Encoding:
                 tags=None if tags is None else tags.source,
                 sound=sound,
                 most=self.frames if is_broken else None,
+                is_timed=is_timed,
                 start=partial(self._start, tags),
             )
         except SinkError as error:
@@ -261,6 +264,8 @@ class Encoding:
             copy.run(self.frames)
         except (FFmpegError, OSError) as error:
             copy.end()
+            if isinstance(error, IncompleteCopy) and not copy.is_timed:
+                return self._ordinary(self._start_copy(is_silent=not copy.has_sound, is_timed=True))
             if not copy.has_sound or self._ended:
                 self._stays_rough(error)
                 return self._name.part

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...errors import SinkError
 from ...frames import Clip, PixelFormat
 from .format import VideoFormat
+from .sound import Sound
 
 
 def check_size(video: VideoFormat, width: int, height: int) -> None:
@@ -24,7 +25,7 @@ def check_size(video: VideoFormat, width: int, height: int) -> None:
 
 
 def differences(
-    video: VideoFormat, clip: Clip, pixel_format: PixelFormat, *, silenced: bool, untagged: bool
+    video: VideoFormat, clip: Clip, pixel_format: PixelFormat, *, sound: Sound | None, untagged: bool
 ) -> list[str]:
     """What will be different in the file, a sentence each.
 
@@ -32,8 +33,8 @@ def differences(
         video: the format.
         clip: geometry of the frames.
         pixel_format: what is encoded of them.
-        silenced: there is sound, but no place for it.
-        untagged: likewise for prompt and workflow.
+        sound: what there is to hear.
+        untagged: there are prompt and workflow, but no place for them.
     """
     notes = []
     planes = pixel_format.planes
@@ -48,8 +49,13 @@ def differences(
             f"the video is {width}x{height}, the frames are {clip.width}x{clip.height}: {video.name} needs even "
             "sizes, so the last column or line is repeated"
         )
-    if silenced:
+    if sound is not None and video.sound is None:
         notes.append(f"the sound was left out: {video.name} has none")
+    elif sound is not None and sound.channels > video.sound_channels:
+        notes.append(
+            f"the {sound.channels} channels of sound were mixed into {video.sound_channels}: ComfyUI cannot read more "
+            f"from {video.extension} files"
+        )
     if untagged:
         notes.append(f"prompt and workflow were left out: {video.name} has no place for them")
     return notes

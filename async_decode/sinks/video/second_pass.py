@@ -26,6 +26,10 @@ _BLOCK = 1 << 20
 Start = Callable[[Sequence[str]], FFmpegProcess]
 
 
+class IncompleteCopy(FFmpegError):
+    """The copy lacks frames of what was copied."""
+
+
 class SecondPass:
     """Copies one file.
 
@@ -37,10 +41,12 @@ class SecondPass:
         tags: where ffmpeg reads the tags.
         sound: what is heard; ``None``: nothing is.
         most: how many frames to copy at most; ``None``: all.
+        is_timed: tell ffmpeg how long a frame is, which ffmpeg 4 does not find in fragments.
         start: starts ffmpeg.
 
     Attributes:
         has_sound: it puts sound in.
+        is_timed: as above.
 
     Raises:
         FFmpegError: ffmpeg could not be started.
@@ -56,6 +62,7 @@ class SecondPass:
         tags: str | None,
         sound: Sound | None,
         most: int | None = None,
+        is_timed: bool = False,
         start: Start,
     ) -> None:
         self._video = video
@@ -65,6 +72,7 @@ class SecondPass:
         self._tags = tags
         self.has_sound = sound is not None
         self._sound = sound
+        self.is_timed = is_timed
         self._most = most
         self._start = start
         # Standard input carries the sound, or the video where there is none: then nothing is looked at too early.
@@ -77,16 +85,17 @@ class SecondPass:
             frames: how many it holds.
 
         Raises:
-            FFmpegError: ffmpeg failed, was ended, or has not copied every frame.
+            IncompleteCopy: ffmpeg has not copied every frame.
+            FFmpegError: ffmpeg failed or was ended.
             OSError: the file could not be read.
         """
         process = self._process = self._process or self._started()
         for block in self._file_blocks() if self._sound is None else self._sound.blocks(self._samples(frames)):
             process.write(block)
         process.finish()
-        copied = frames_told(process.tail)
+        copied = count_frames(self._video, self._output, self._start)
         if copied != frames:
-            raise FFmpegError(f"ffmpeg has copied {copied} of {frames} frames; install a newer imageio-ffmpeg")
+            raise IncompleteCopy(f"ffmpeg has copied {copied} of {frames} frames; install a newer imageio-ffmpeg")
 
     def end(self) -> None:
         """Make sure that the process is gone, from any thread. Never raises."""
@@ -101,6 +110,7 @@ class SecondPass:
             tags=self._tags,
             sound=self._sound,
             most=self._most,
+            rate=self._rate if self.is_timed else None,
             output=os.fspath(self._output),
         )
         return self._start(arguments)
@@ -118,7 +128,7 @@ class SecondPass:
 
 
 def count_frames(video: VideoFormat, source: Path, start: Start) -> int:
-    """How many whole frames a file holds whose writing was ended.
+    """How many whole frames a file shows, also one whose writing was ended.
 
     Raises:
         FFmpegError: ffmpeg could not be started, or was ended.
@@ -130,10 +140,6 @@ def count_frames(video: VideoFormat, source: Path, start: Start) -> int:
         # That the file ends too early is no news.
         if process.was_ended:
             raise
-    return frames_told(process.tail)
-
-
-def frames_told(printed: str) -> int:
-    """How many frames ffmpeg's last line of statistics tells of; 0 without one."""
-    told = re.findall(r"frame=\s*(\d+)", printed)
+    # What its last line of statistics tells of.
+    told = re.findall(r"frame=\s*(\d+)", process.tail)
     return int(told[-1]) if told else 0

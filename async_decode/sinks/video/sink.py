@@ -114,7 +114,7 @@ class VideoSink(Sink):
         self.pixel_format: PixelFormat = self._options.frames
         self.notes: list[str] = []
         self._names = names
-        self._is_silenced = sound is not None and video.sound is None
+        self._sound = sound
         self._is_untagged = bool(metadata) and video.tags is None
         self._is_preview = is_preview
         self._grace = grace
@@ -158,7 +158,7 @@ class VideoSink(Sink):
         check_size(self.video, clip.width, clip.height)
         if not self._is_preview:
             self.notes += differences(
-                self.video, clip, self.pixel_format, silenced=self._is_silenced, untagged=self._is_untagged
+                self.video, clip, self.pixel_format, sound=self._sound, untagged=self._is_untagged
             )
         self._encoding = Encoding(self._options, self._names, find_ffmpeg())
         self._encoding.open(clip)

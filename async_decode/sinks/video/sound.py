@@ -44,6 +44,11 @@ class Sound:
             raise ValueError(f"expected a sample rate from 1 to 768000 Hz, got {self.rate}")
 
     @property
+    def channels(self) -> int:
+        """How many channels it has."""
+        return int(self.samples.shape[0])
+
+    @property
     def seconds(self) -> Fraction:
         """How long it is."""
         return Fraction(self.samples.shape[1], self.rate)
@@ -68,4 +73,4 @@ class Sound:
     @property
     def input_arguments(self) -> list[str]:
         """ffmpeg's arguments that read ``blocks`` from its standard input."""
-        return ["-f", "f32le", "-ar", str(self.rate), "-ac", str(self.samples.shape[0]), "-i", "pipe:0"]
+        return ["-f", "f32le", "-ar", str(self.rate), "-ac", str(self.channels), "-i", "pipe:0"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import folder_paths
@@ -30,6 +31,34 @@ class SaveTensor:
         save_file({"tensor": images.contiguous()}, os.path.join(folder_paths.get_temp_directory(), name))
         described = {"shape": list(images.shape), "dtype": str(images.dtype), "device": str(images.device)}
         return {"ui": {"tensor": [{"filename": name, "subfolder": "", "type": "temp", **described}]}}
+
+
+class _NoSound(Mapping[str, Any]):
+    """What loaders of video hand out: the sound is looked for when somebody asks for it, here in vain."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise RuntimeError("failed to extract audio from silent.mp4")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("waveform", "sample_rate"))
+
+    def __len__(self) -> int:
+        return 2
+
+
+class LazyAudio:
+    """An AUDIO of a silent source."""
+
+    RETURN_TYPES = ("AUDIO",)
+    FUNCTION = "load"
+    CATEGORY = "testing"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {}}
+
+    def load(self) -> tuple[Mapping[str, Any]]:
+        return (_NoSound(),)
 
 
 class Latent:
