@@ -123,11 +123,21 @@ def demo(server: Server) -> dict[str, str]:  # noqa: F811
 
     17 frames of 192 x 128 pixels: real pictures, and decoded within a few seconds on a machine without a GPU.
     """
+    return _part_of_demo(server, "demo.latent", frames=5, rows=slice(8, 24), columns=slice(12, 36))
+
+
+@pytest.fixture
+def small_demo(server: Server) -> dict[str, str]:  # noqa: F811
+    """Less of it: 9 frames of 96 x 64 pixels."""
+    return _part_of_demo(server, "small.latent", frames=3, rows=slice(10, 18), columns=slice(12, 24))
+
+
+def _part_of_demo(of: Server, name: str, *, frames: int, rows: slice, columns: slice) -> dict[str, str]:
     # The whole clip is 13 latent frames of 32 x 48.
-    latent = read_safetensors(DEMO / "demo.latent")["latent_tensor"][:, :, :5, 8:24, 12:36].contiguous()
-    save_file({"latent_tensor": latent, "latent_format_version_0": torch.tensor([])}, server.input / "demo.latent")
-    shutil.copy(DEMO / "weights.safetensors", server.base / "models" / "vae" / "demo.safetensors")
-    return {"latent": "demo.latent", "vae": "demo.safetensors"}
+    latent = read_safetensors(DEMO / "demo.latent")["latent_tensor"][:, :, :frames, rows, columns].contiguous()
+    save_file({"latent_tensor": latent, "latent_format_version_0": torch.tensor([])}, of.input / name)
+    shutil.copy(DEMO / "weights.safetensors", of.base / "models" / "vae" / "demo.safetensors")
+    return {"latent": name, "vae": "demo.safetensors"}
 
 
 def _write_settings(of: Server, renderer: Renderer, theme: Theme, settings: dict[str, Any]) -> None:

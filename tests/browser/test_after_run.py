@@ -51,12 +51,12 @@ async (id) => {
 
 @pytest.mark.parametrize(("renderer", "theme"), [("litegraph", "dark"), ("vue", "light")])
 def test_what_was_saved_is_shown(
-    open_front_end: Callable[..., FrontEnd], demo: dict[str, str], renderer: Renderer, theme: Theme
+    open_front_end: Callable[..., FrontEnd], small_demo: dict[str, str], renderer: Renderer, theme: Theme
 ) -> None:
     front_end = open_front_end(
         renderer=renderer,
         theme=theme,
-        settings={"AsyncVAEDecode.Preview.Interval": 0.1, "Comfy.NodeBadge.NodeIdBadgeMode": "None"},
+        settings={"AsyncVAEDecode.Preview.Interval": 0.1, "Comfy.NodeBadge.NodeSourceBadgeMode": "None"},
     )
     page = front_end.page
     page.evaluate(MEDIA)
@@ -64,19 +64,23 @@ def test_what_was_saved_is_shown(
         """() => {
           window.previewed = [];
           const { api } = window.comfyAPI.api;
-          api.addEventListener("b_preview_with_metadata", ({ detail }) => window.previewed.push(detail.displayNodeId));
+          window.previews = {};
+          api.addEventListener("b_preview_with_metadata", ({ detail: { displayNodeId: id } }) => {
+            window.previewed.push(id);
+            window.previews[id] = window.app.nodePreviewImages[id][0];
+          });
           window.ended = [];
           api.addEventListener("execution_success", ({ detail }) => window.ended.push(detail.prompt_id));
         }"""
     )
-    latent = front_end.add("LoadLatent", latent=demo["latent"], pos=(40, 100))
-    vae = front_end.add("TestLoadVAE", vae_name=demo["vae"], pos=(40, 320))
+    latent = front_end.add("LoadLatent", latent=small_demo["latent"], pos=(40, 100))
+    vae = front_end.add("TestLoadVAE", vae_name=small_demo["vae"], pos=(40, 320))
     decode = front_end.add("AsyncVAEDecode", pos=(40, 500))
     front_end.connect(latent, "LATENT", decode, "samples")
     front_end.connect(vae, "VAE", decode, "vae")
     nodes: dict[str, str] = {}
     for index, (type, values) in enumerate(SAVERS.items()):
-        node = front_end.add(type, pos=(400 + 420 * index, 100), filename_prefix=f"after/{type}", **values)
+        node = front_end.add(type, pos=(400 + 420 * index, 100), filename_prefix="takes/clip", **values)
         if "Decode" in type:
             front_end.connect(latent, "LATENT", node, "samples")
             front_end.connect(vae, "VAE", node, "vae")
@@ -87,9 +91,9 @@ def test_what_was_saved_is_shown(
 
     for round in range(2):
         page.evaluate("() => { window.previewed.length = 0; }")
-        for type, node in nodes.items():
+        for node in nodes.values():
             # Nothing comes from the cache.
-            front_end.set_widget(node, "filename_prefix", f"after/{type}{round}")
+            front_end.set_widget(node, "filename_prefix", f"takes/clip-{round}")
         front_end.set_widget(decode, "chunk_size", 4 + round)
         prompt_id = front_end.queue()
         entry = front_end.wait(prompt_id)
@@ -100,11 +104,21 @@ def test_what_was_saved_is_shown(
             saved = entry["outputs"][node]["images"]
             assert node in previewed, f"{type} has had no preview that could be left"
             if "Video" in type:
-                shows_video(front_end, node, type)
+                shows_video(front_end, node, type, [96, 64])
             else:
                 shows_gallery(front_end, node, [file["filename"] for file in saved])
         if round == 0:
             front_end.screenshot("after-run", decode, *nodes.values())
+    if renderer == "litegraph":
+        # A preview that was being loaded when the node had been executed.
+        late = "Object.assign(new Image(), { src: window.previews[argument] })"
+        for type, node in nodes.items():
+            front_end.node(node, f"(node.imgs = [{late}], node.setDirtyCanvas(true, true), null)", node)
+            page.wait_for_function(
+                "id => !window.testNode(id).imgs?.some(({ src }) => src === window.previews[id])", arg=node
+            )
+            if "Frames" in type:
+                shows_gallery(front_end, node, [file["filename"] for file in entry["outputs"][node]["images"]])
     # What the help pages show.
     for type, node in {**nodes, "AsyncVAEDecode": decode}.items():
         front_end.centre(node, scale=1.0)
@@ -123,7 +137,7 @@ def test_a_file_that_browsers_do_not_play_is_named_and_can_be_had(
     front_end.centre(node)
 
     (saved,) = front_end.wait(front_end.queue())["outputs"][node]["images"]
-    shows_video(front_end, node, "ProRes")
+    shows_video(front_end, node, "ProRes", [192, 128])
     link = front_end.page.locator(".async-vae-decode-view a.file")
     with front_end.page.expect_download() as download:
         link.click()
@@ -136,14 +150,14 @@ def test_a_file_that_browsers_do_not_play_is_named_and_can_be_had(
     assert (tmp_path / "file.mov").read_bytes() == kept.read_bytes()
 
 
-def shows_video(front_end: FrontEnd, node: str, type: str) -> None:
+def shows_video(front_end: FrontEnd, node: str, type: str, size: list[int]) -> None:
     """Wait until the node's video can be played, and play it."""
     front_end.page.wait_for_function(
         "id => window.testMedia(id).video?.readyState >= 2 && window.testMedia(id).video.isConnected",
         arg=node,
         timeout=PATIENCE,
     )
-    assert front_end.page.evaluate(PLAYS, node) == [192, 128], type
+    assert front_end.page.evaluate(PLAYS, node) == size, type
     told: dict[str, Any] = front_end.page.evaluate(
         "id => ({ text: window.testMedia(id).text, images: window.testMedia(id).images.map(({ src }) => src) })", node
     )
@@ -156,7 +170,7 @@ def shows_gallery(front_end: FrontEnd, node: str, files: list[str]) -> None:
     front_end.page.wait_for_function(
         """([id, files]) => {
           const { images, text } = window.testMedia(id);
-          const shown = images.filter((image) => image.complete && image.naturalWidth === 192)
+          const shown = images.filter((image) => image.complete && image.naturalWidth === 96)
             .map(({ src }) => new URL(src).searchParams.get("filename"));
           const all = files.every((file) => shown.includes(file)) || text.includes(`/${files.length}`);
           return shown.length && shown.every((file) => files.includes(file)) && all

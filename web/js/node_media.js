@@ -11,8 +11,8 @@ import { PIPELINE_NODES, nodeAt, rootGraph } from "./graph_nodes.js";
 
 /** The widget in which LiteGraph draws images. */
 const IMAGE_WIDGET = "$$canvas-image-preview";
-/** Milliseconds in which a preview that is being loaded at the end has come. */
-const LATE = 500;
+/** Previews that are dropped, by node: one that is being loaded then may come later. @type {WeakMap<LGraphNode, Set<string>>} */
+const dropped = new WeakMap();
 
 /** A file as ComfyUI names it in outputs. @typedef {{ filename: string, subfolder: string, type: string }} Saved */
 
@@ -39,6 +39,14 @@ app.registerExtension({
     });
     api.addEventListener("b_preview_with_metadata", ({ detail }) => dropOutputs(String(detail?.displayNodeId)));
   },
+  nodeCreated(node) {
+    // LiteGraph draws what has come meanwhile before it asks this.
+    const previous = node.onDrawForeground;
+    node.onDrawForeground = function (/** @type {any[]} */ ...args) {
+      forgetPictures(this);
+      return previous?.apply(this, args);
+    };
+  },
 });
 
 /** @param {string} id an execution id */
@@ -50,12 +58,13 @@ function dropPreview(id) {
   for (const [index] of parts.entries()) {
     const shown = nodeAt(parts.slice(0, index + 1).join(":"));
     if (!shown) continue;
-    const urls = new Set(app.nodePreviewImages?.[locatorOf(shown)]);
+    const urls = dropped.get(shown) ?? new Set();
+    for (const url of app.nodePreviewImages?.[locatorOf(shown)] ?? []) urls.add(url);
+    dropped.set(shown, urls);
     for (const previews of [app.nodePreviewImages, stored()?.nodePreviewImages]) {
       if (previews) delete previews[locatorOf(shown)];
     }
-    forgetPictures(shown, urls);
-    setTimeout(() => forgetPictures(shown, urls), LATE);
+    forgetPictures(shown);
   }
 }
 
@@ -76,16 +85,19 @@ function showInstead(id, output, file) {
 }
 
 /**
- * Let LiteGraph's node forget the pictures of a preview.
+ * Let LiteGraph's node forget the pictures of a preview that was dropped.
  * @param {LGraphNode} node
- * @param {Set<string>} urls
  */
-function forgetPictures(node, urls) {
-  if (!node.imgs?.some((/** @type {HTMLImageElement} */ image) => urls.has(image.src))) return;
+function forgetPictures(node) {
+  const urls = dropped.get(node);
+  if (!urls || !node.imgs?.some((/** @type {HTMLImageElement} */ image) => urls.has(image.src))) return;
   node.imgs = undefined;
   node.preview = undefined;
+  // What it saved is shown anew where that was in its place.
+  node.images = undefined;
   const widget = node.widgets?.find(({ name }) => name === IMAGE_WIDGET);
   if (widget) node.removeWidget(widget);
+  node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
   node.setDirtyCanvas(true, true);
 }
 

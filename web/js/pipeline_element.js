@@ -185,7 +185,7 @@ export class PipelineElement {
     this._axisMs = Math.max(paced, known, 1);
     for (const lane of LANES) this._svg[lane].setAttribute("viewBox", `0 0 ${this._axisMs} 1`);
     this._names.decode.parentElement?.toggleAttribute("data-saves-only", run.savesOnly);
-    const empty = (run.report?.unified ?? run.unified) && !run.savesOnly && !run.blocks.copy?.length;
+    const empty = (run.report?.unified ?? run.unified) && !run.blocks.copy?.length;
     this._notes.copy.textContent = empty ? message("noCopies") : "";
     this._goOn(run, known);
     this._ticks();
