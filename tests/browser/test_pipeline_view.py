@@ -56,6 +56,7 @@ class Scene:
         vae: str,
         *,
         action: str = "hold",
+        saver: tuple[str, dict[str, Any]] = (NODE, {"compression": 9, "writers": 2}),
     ) -> None:
         self.front_end = front_end
         self.client = client
@@ -63,7 +64,7 @@ class Scene:
         load_latent = front_end.add(latent[0], pos=(40, 100), **latent[1])
         load_vae = front_end.add("TestLoadVAE", pos=(40, 320), vae_name=vae)
         step = front_end.add("TestDecoderStep", pos=(40, 460), step=3, action=action, gate=self.gate)
-        self.node = front_end.add(NODE, pos=(400, 100), filename_prefix="view", compression=9, writers=2)
+        self.node = front_end.add(saver[0], pos=(400, 100), filename_prefix="view", **saver[1])
         front_end.connect(load_latent, "LATENT", self.node, "samples")
         front_end.connect(load_vae, "VAE", step, "vae")
         front_end.connect(step, "VAE", self.node, "vae")
@@ -245,14 +246,18 @@ def test_a_cancelled_run_and_a_failed_one_say_so(front_end: FrontEnd, stage: Cal
     scene.client.interrupt()
     cancelled = scene.finish(prompt_id)
     front_end.clear()
-    failing = stage(front_end, action="raise")
+    failing = stage(front_end, action="raise", saver=("AsyncVAEDecodeSaveVideo", {}))
     failed_id = front_end.queue()
     front_end.wait(failed_id)
     failing.wait_for('shown && shown.outcome !== "running"')
+    front_end.centre(failing.node)
+    front_end.screenshot("pipeline-failed", failing.node)
 
     assert (cancelled["outcome"], failing.shown()["outcome"]) == ("cancelled", "failed")
     assert "cancelled" in cancelled["text"]
     assert "the decoder fails at step 3" in failing.shown()["text"], "the reason is in the view"
+    (left,) = front_end.server.output.glob("view_*_cut-short.mp4")
+    assert f"Cut short: {left.name}" in failing.shown()["text"]
 
 
 def test_what_comes_from_the_cache_shows_the_run_that_made_it(front_end: FrontEnd, stage: Callable[..., Scene]) -> None:

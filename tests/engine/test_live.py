@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -277,3 +278,31 @@ def test_whoever_asks_for_the_whole_holds_up_no_news(monkeypatch: pytest.MonkeyP
     run.snapshot()
 
     assert held == [False]
+
+
+class ShortSink(CollectSink):
+    """Its file holds less than it should."""
+
+    cut_short = True
+    path = Path("clip_00001_cut-short.mp4")
+
+
+def test_the_end_says_what_ended_a_run_and_what_is_cut_short() -> None:
+    pipeline = FramePipeline([ShortSink(), CollectSink()])
+    run = LiveRun(pipeline, {})
+
+    with pytest.raises(RuntimeError, match="the decoder fails"), pipeline:
+        raise RuntimeError("the decoder fails")
+
+    ended = run.end()
+    assert (ended["error"], ended["cut_short"]) == ("the decoder fails", ["clip_00001_cut-short.mp4"])
+
+
+def test_a_run_that_came_to_its_end_has_lost_nothing() -> None:
+    pipeline = FramePipeline([CollectSink()])
+    run = LiveRun(pipeline, {})
+    with pipeline:
+        pipeline.decode(choose_tap(ToyVAE().video_decoder()), toy_latent(8))
+
+    ended = run.end()
+    assert (ended["error"], ended["cut_short"]) == (None, [])
