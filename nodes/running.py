@@ -52,7 +52,10 @@ def schema(**definition: Any) -> io.Schema:
 
 
 def advanced(inputs: Sequence[io.Input]) -> list[io.Input]:
-    """``inputs``, whose widgets are marked as what most people leave alone; older cores have no word for it."""
+    """``inputs``, whose widgets are marked as what most people leave alone; older cores have no word for it.
+
+    What is new comes last of all, and is optional: older front ends find a saved workflow's values by their place.
+    """
     for one in inputs:
         # What has no default has no widget.
         if hasattr(one, "advanced") and hasattr(one, "default"):
