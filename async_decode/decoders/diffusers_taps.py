@@ -30,6 +30,8 @@ class Together(Tap):
         detail: one line for the report.
     """
 
+    one_by_one = False
+
     def __init__(self, decoder: VideoDecoder, *, detail: str = "") -> None:
         super().__init__(decoder)
         self.decoding = Decoding("whole", exact=True, bounded=False, detail=detail)

@@ -60,6 +60,8 @@ class Tap(abc.ABC):
 
     #: How it will decode; filled in by the constructor.
     decoding: Decoding
+    #: The clips of a batch are decoded one after the other, not in one call.
+    one_by_one = True
     #: Latent frames whose whole decode takes as much memory as this tap needs for a clip of any length, where it is so.
     live_latents: int | None = None
 
@@ -94,11 +96,12 @@ class Tap(abc.ABC):
         may sum in another order, so that the frames need not be its to the bit.
         """
         decoding = self.decoding
-        if not self.decoder.is_video or latent.shape[0] == 1 or not decoding.exact:
+        if not self.decoder.is_video or not self.one_by_one or latent.shape[0] == 1 or not decoding.exact:
             return decoding
         images_of = self.decoder.images_of
         together = latent.shape[0] if images_of is None else min(latent.shape[0], images_of(latent.shape))
-        if together == 1:
+        # Diffusers' word for it.
+        if together == 1 or getattr(self.decoder.model, "use_slicing", False):
             return decoding
         detail = f"{latent.shape[0]} clips one by one, of which the VAE's own decode takes {together} at once"
         return dataclasses.replace(

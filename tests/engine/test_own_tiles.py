@@ -68,11 +68,12 @@ def test_slices_of_a_batch_are_exact() -> None:
     vae.disable_tiling()
     vae.enable_slicing()
 
-    sink, _ = frames_of(vae, latent)
+    sink, pipeline = frames_of(vae, latent)
 
     with torch.inference_mode():
         wanted = torch.clamp((vae.decode(latent).sample + 1.0) / 2.0, 0, 1).movedim(1, -1).flatten(0, 1)
     assert np.array_equal(sink.frames, wanted.numpy())
+    assert pipeline.report.exact
 
 
 class TilingVAE(ToyVAE):
