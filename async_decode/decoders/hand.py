@@ -28,7 +28,7 @@ class Ways:
     Attributes:
         orders: for each of its norms, in which order torch adds.
         norm_layouts: the layout of each norm's input in stock.
-        convs: for each of its convolutions: ``cudnn``, or ``triton``.
+        convs: for each of its convolutions: ``cudnn``, ``triton``, or ``split``: the same, with the past elsewhere.
     """
 
     orders: list[Order] = field(default_factory=list)
@@ -83,11 +83,21 @@ class Hand:
 
     def conv(self, number: int, x: Tensor, weight: Tensor, module: torch.nn.Module) -> Tensor:
         """Convolution ``number`` of the block, without its bias; ``x`` has its frames of padding already."""
-        if self.ways.convs[number] == "triton":
+        if self.ways.convs[number] != "cudnn":
             from .kernels.conv import conv
 
             return conv(x, self.weights.of(weight))
         return convolved(x, self.weights.of(weight), module)
+
+    def splits(self, number: int) -> bool:
+        """Whether convolution ``number`` takes the frames before ``x`` from where they are."""
+        return self.ways.convs[number] == "split"
+
+    def conv_split(self, past: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """As ``conv``, of a convolution that takes its past from where it is."""
+        from .kernels.conv import conv
+
+        return conv(x, self.weights.of(weight), past)
 
 
 def biased(x: Tensor, bias: Tensor | None) -> Tensor:

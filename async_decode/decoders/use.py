@@ -37,12 +37,12 @@ class DecoderUse:
 
     @property
     def summary(self) -> str:
-        """One line for the report; empty where nothing was asked for."""
+        """One line for the report; empty where nothing was decoded."""
         if self.reason or self._step is None:
-            return f"decoder: stock's, {self.reason}" if self.reason else ""
+            return f"stock's: {self.reason}" if self.reason else ""
         tally, auditor = self._step.tally, self._step.auditor
         if "all" in tally.reasons and not tally.replaced:
-            return f"decoder: stock's, {tally.reasons['all']}"
+            return f"stock's: {tally.reasons['all']}"
         told = []
         if tally.all:
             told.append(f"{tally.replaced / tally.all:.0%} of the blocks' time in proven kernels")
@@ -54,7 +54,7 @@ class DecoderUse:
             name, why = next(iter(left.items()))
             others = f" and {len(left) - 1} more" if len(left) > 1 else ""
             told.append(f"stock's at {name}{others}: {why}")
-        return "decoder: " + ", ".join(told)
+        return ", ".join(told)
 
 
 @contextmanager

@@ -60,6 +60,14 @@ class Causal:
         lead = self.conv.weight.shape[2] - 1
         trimmed = self.habits.trims and earlier is None and frames == 1
         front = 0 if trimmed else lead
+        if earlier is not None and self.formula is not None and front == known and hand.splits(number):
+            new = room_for(x.shape[1], frames, x)
+            hand.norm(number, new, x, bias, self.norm.gamma, self.formula)
+            split: Kept = None
+            if keeps:
+                joined = self.habits.joins and frames == 1
+                split = torch.cat([earlier[:, :, 1:], new], 2) if joined else _end_of(new, 2)
+            return hand.conv_split(channels_last(earlier), new, self.conv.weight), split
         room = room_for(x.shape[1], front + frames, x)
         if front > known:
             room[:, :, : front - known].zero_()
@@ -74,9 +82,7 @@ class Causal:
         kept: Kept = None
         if keeps:
             count = 2 if self.habits.joins and known else min(2, frames)
-            kept = room[:, :, -count:]
-            # A part of the room would keep all of it alive.
-            kept = kept if room.shape[2] == count else kept.clone(memory_format=torch.channels_last_3d)
+            kept = _end_of(room, count)
         weight = self.conv.weight[:, :, -1:] if trimmed and lead else self.conv.weight
         return hand.conv(number, room, weight, self.conv), kept
 
@@ -176,6 +182,11 @@ class LoneConv(Block):
         kept.clear()
         out, _ = self.conv.run(0, channels_last(x), None, past, False, hand)
         return add_residual(out, self.conv.conv.bias).contiguous(), []
+
+
+def _end_of(x: Tensor, count: int) -> Tensor:
+    """The last frames of ``x``, at most so many, without the others, which a part would keep alive."""
+    return x if x.shape[2] <= count else x[:, :, -count:].clone(memory_format=torch.channels_last_3d)
 
 
 def add_residual(x: Tensor, bias: Tensor | None, y: Tensor | None = None, y_bias: Tensor | None = None) -> Tensor:

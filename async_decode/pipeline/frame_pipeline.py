@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
+from ..decoders import Mode, faster
 from ..decoding import Decoding
 from ..device.clock import Clock, Mark, clock_for, current_device, with_index
 from ..device.conversion import DecoderOutput, Finish
@@ -140,7 +142,15 @@ class FramePipeline(Run):
         if first is not None and first is not error:
             raise first
 
-    def decode(self, tap: Tap, latent: Tensor, *, more: bool = False) -> None:
+    def decode(
+        self,
+        tap: Tap,
+        latent: Tensor,
+        *,
+        more: bool = False,
+        decoder: Mode = "auto",
+        verdicts: Path | None = None,
+    ) -> None:
         """Let ``tap`` decode ``latent`` into this pipeline, and tell the report and the sinks what is known of it.
 
         Called several times, it decodes segments of one clip, whose frames follow each other.
@@ -151,6 +161,9 @@ class FramePipeline(Run):
             more: further segments will follow, so that sinks cannot be told how many frames there will be; where the
                 pipeline was given ``total_frames``, they are told these. Without it further segments may follow all the
                 same, but a sink may have made room, or sound, for the first one only. Default False.
+            decoder: ``auto``: the decoder's blocks are replaced by faster ones where these were proven to give the same
+                bits on this machine; ``stock``: nothing is replaced. Default ``auto``.
+            verdicts: a folder in which to keep what was proven. Default ``None``: every run proves anew.
 
         Raises:
             DecodeError: the decoder made more or fewer frames than it announced.
@@ -178,8 +191,17 @@ class FramePipeline(Run):
         # What the caller did since the last segment is no decoding.
         self._resumed = clock.mark()
         try:
-            with current_device(self.device):
-                tap.run(latent, submit)
+            with (
+                current_device(self.device),
+                faster(
+                    tap.decoder.model, device=self.device, mode=decoder, verdicts=verdicts, poll=tap.decoder.poll
+                ) as use,
+            ):
+                try:
+                    tap.run(latent, submit)
+                finally:
+                    self.decoder = use.summary
+                    self.warnings.extend(use.warnings)
         finally:
             # A tap may find out only while it runs that it has to decode in another way.
             self.decoding = tap.decoding_of(latent).after(earlier)

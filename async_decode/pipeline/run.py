@@ -57,6 +57,8 @@ class Run:
         self.device = device
         self.total_frames = total_frames
         self.decoding = decoding
+        #: Whose decoder it was, in words.
+        self.decoder = ""
         self.recorder = Recorder()
         self.warnings: list[str] = []
         self._cancels = cancels
@@ -118,6 +120,7 @@ class Run:
         return RunFacts(
             outcome=outcome,
             decoding=self.decoding,
+            decoder=self.decoder,
             device=str(self.device),
             clip=None if stages is None else stages.clip,
             frames=self.received,

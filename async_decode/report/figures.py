@@ -50,6 +50,8 @@ class RunFacts:
     Attributes:
         outcome: how it ended, if it has.
         decoding: how the clip was decoded; ``None`` where nobody said.
+        decoder: whose decoder it was, stock's or the faster one with the same bits, in words; empty where nothing was
+            decoded.
         device: where it was decoded, as torch writes it.
         clip: geometry of the frames; ``None`` before the first piece.
         frames: frames that the decoder made.
@@ -67,6 +69,7 @@ class RunFacts:
 
     outcome: Outcome
     decoding: Decoding | None
+    decoder: str
     device: str
     clip: Clip | None
     frames: int

@@ -137,6 +137,8 @@ def summary_of(report: Figures) -> str:
 def text_of(report: Figures) -> str:
     """A report in about ten lines, the first of which is its summary."""
     rows = [_decoding_row(report), _ring_row(report)]
+    if report.decoder:
+        rows.insert(1, ("decoder", report.decoder))
     rows.extend(_stage_row(report, stage) for stage, totals in report.stages.items() if totals.spans)
     timing = [f"tail {seconds_text(report.tail_seconds)}", f"stalled {seconds_text(report.stall_seconds)}"]
     if report.first_frame_seconds is not None:

@@ -120,3 +120,9 @@ def test_doubling_takes_channels_apart_into_frames(frames: int, has_bias: int, c
 def test_convolution_of_96_channels() -> None:
     x, weight = numbers(1, 96, 3, 4, 5), numbers(96, 96, 3, 3, 3, seed=1) / 50
     assert (conv(x, weight).float() - conv_reference(x, weight).float()).abs().max() < 0.01
+
+
+def test_convolution_takes_its_past_from_elsewhere() -> None:
+    x, weight = numbers(1, 96, 4, 4, 5), numbers(96, 96, 3, 3, 3, seed=1) / 50
+    past, now = (part.contiguous(memory_format=torch.channels_last_3d) for part in (x[:, :, :2], x[:, :, 2:]))
+    assert torch.equal(conv(now, weight, past), conv(x, weight))

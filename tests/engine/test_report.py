@@ -142,6 +142,7 @@ def report_of(spans: list[Span], *, unified: bool = False, depth: int = 3, kind:
     facts = RunFacts(
         outcome="completed",
         decoding=Decoding(kind, exact=True, bounded=True),
+        decoder="",
         device="cuda:0",
         clip=Clip(height=8, width=6, channels=3, frames=12),
         frames=12,

@@ -43,6 +43,7 @@ def a_report(
     facts = RunFacts(
         outcome="completed",
         decoding=Decoding(kind, exact=True, bounded=True),
+        decoder="",
         device="cpu",
         clip=None,
         frames=frames,

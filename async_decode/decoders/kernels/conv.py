@@ -18,6 +18,7 @@ BLOCK = 32
 
 @triton.jit
 def _conv_kernel(
+    past_ptr,
     x_ptr,
     w_ptr,
     out_ptr,
@@ -27,6 +28,7 @@ def _conv_kernel(
     C: tl.constexpr,
     N0: tl.constexpr,
     N1: tl.constexpr,
+    SPLIT: tl.constexpr,
     P: tl.constexpr,
     K: tl.constexpr,
 ):
@@ -48,8 +50,14 @@ def _conv_kernel(
         y = row + (place // 3) % 3 - 1
         x = column + place % 3 - 1
         inside = mask & (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        source = ((frame + place // 9).to(tl.int64) * height + y) * width + x
-        a = tl.load(x_ptr + source[:, None] * C + channel[None, :], mask=inside[:, None], other=0.0)
+        slice = frame + place // 9
+        if SPLIT:
+            before = past_ptr + ((slice * height + y) * width + x) * C
+            now = x_ptr + (((slice - 2) * height + y) * width + x) * C
+            a = tl.load(tl.where(slice < 2, before, now)[:, None] + channel[None, :], mask=inside[:, None], other=0.0)
+        else:
+            source = (slice * height + y) * width + x
+            a = tl.load(x_ptr + source[:, None] * C + channel[None, :], mask=inside[:, None], other=0.0)
         b0 = tl.load(w_ptr + (n0[None, :] * 27 + place) * C + channel[:, None])
         sum0 = tl.dot(a, b0, sum0)
         if N1 > 0:
@@ -63,15 +71,16 @@ def _conv_kernel(
 
 def fits(x: Tensor, weight: Tensor) -> bool:
     """Whether ``conv`` can convolve ``x`` with ``weight``: 96 channels in and out, 3x3x3."""
-    return weight.shape == (96, 96, 3, 3, 3) and x.element_size() == 2 and x.shape[2] > 2 and x.numel() < 96 * 2**31
+    return weight.shape == (96, 96, 3, 3, 3) and x.element_size() == 2 and x.shape[2] > 2 and x.numel() < 2**31
 
 
-def conv(x: Tensor, weight: Tensor) -> Tensor:
+def conv(x: Tensor, weight: Tensor, past: Tensor | None = None) -> Tensor:
     """``F.conv3d(x, weight, padding=(0, 1, 1))``.
 
     Args:
-        x: ``(1, C, T + 2, H, W)``, channels last and dense.
+        x: ``(1, C, T + 2, H, W)``, channels last and dense; ``(1, C, T, H, W)`` with ``past``.
         weight: ``(N, C, 3, 3, 3)``, channels last.
+        past: the two frames before ``x``, like it, where they lie elsewhere.
 
     Returns:
         ``(1, N, T, H, W)``, channels last.
@@ -79,12 +88,14 @@ def conv(x: Tensor, weight: Tensor) -> Tensor:
     _, channels, frames, height, width = x.shape
     makes = weight.shape[0]
     first = 1 << (makes.bit_length() - 1)
-    pixels = (frames - 2) * height * width
+    frames -= 0 if past is not None else 2
+    pixels = frames * height * width
     out = torch.empty(
-        (1, makes, frames - 2, height, width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d
+        (1, makes, frames, height, width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d
     )
     each = 128
     _conv_kernel[(triton.cdiv(pixels, each),)](
+        x if past is None else past,
         x,
         weight,
         out,
@@ -94,6 +105,7 @@ def conv(x: Tensor, weight: Tensor) -> Tensor:
         C=channels,
         N0=first,
         N1=makes - first,
+        SPLIT=past is not None,
         P=each,
         K=BLOCK,
         num_warps=4,

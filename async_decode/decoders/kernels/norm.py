@@ -48,20 +48,12 @@ def _pixel_norm(
             bias = tl.load(bias_ptr + channel, mask=channel < C, other=0.0).to(tl.float32)
             x = (x + bias[None, :]).to(NARROW).to(tl.float32)
         total = tl.fma(x, x, total)
-    if ROWS:
-        four = tl.reshape(total, [P, WIDTH, 4])
-        which = tl.arange(0, 4)[None, None, :]
-        a0 = tl.sum(tl.where(which == 0, four, 0.0), 2)
-        a1 = tl.sum(tl.where(which == 1, four, 0.0), 2)
-        a2 = tl.sum(tl.where(which == 2, four, 0.0), 2)
-        a3 = tl.sum(tl.where(which == 3, four, 0.0), 2)
-    else:
-        four = tl.reshape(total, [P, 4, WIDTH])
-        which = tl.arange(0, 4)[None, :, None]
-        a0 = tl.sum(tl.where(which == 0, four, 0.0), 1)
-        a1 = tl.sum(tl.where(which == 1, four, 0.0), 1)
-        a2 = tl.sum(tl.where(which == 2, four, 0.0), 1)
-        a3 = tl.sum(tl.where(which == 3, four, 0.0), 1)
+    four = tl.reshape(total, [P, 4, WIDTH])
+    which = tl.arange(0, 4)[None, :, None]
+    a0 = tl.sum(tl.where(which == 0, four, 0.0), 1)
+    a1 = tl.sum(tl.where(which == 1, four, 0.0), 1)
+    a2 = tl.sum(tl.where(which == 2, four, 0.0), 1)
+    a3 = tl.sum(tl.where(which == 3, four, 0.0), 1)
     part = ((a0 + a1) + a2) + a3
     if ROWS:
         if WIDTH >= 128:
@@ -87,6 +79,7 @@ def _pixel_norm(
             part = tl.sum(tl.reshape(part, [P, 2, 4]), 1)
         if WIDTH >= 4:
             part = tl.sum(tl.reshape(part, [P, 2, 2]), 1)
+        # One number, or two.
         square = tl.sum(part, 1)
     return tl.sqrt_rn(square)
 
@@ -203,7 +196,7 @@ def added_in(order: Order, x: Tensor) -> Tensor:
     totals: list[list[Any]] = [[None] * 4 for _ in range(order.width)]
     for channel in range(channels):
         within, square = channel % (4 * order.width), wide[:, channel] * wide[:, channel]
-        turn, thread = divmod(within, order.width) if order.kind == "strided" else reversed(divmod(within, 4))
+        turn, thread = divmod(within, order.width)
         before = totals[thread][turn]
         totals[thread][turn] = square if before is None else before + square
     nothing = torch.zeros_like(wide[:, 0])
