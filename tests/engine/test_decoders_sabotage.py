@@ -1,4 +1,4 @@
-"""A replacement that is wrong, in the ways that are easily overlooked: proof or audit finds out, the frames are stock's.
+"""A replacement that is wrong in ways that are easily overlooked: proof or audit finds out, the frames are stock's.
 
 On a GPU, where cuDNN's bits are what is to be met.
 """
