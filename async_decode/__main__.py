@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 
+from . import __version__
+from .cli.options import Parser
 from .errors import AsyncDecodeError
 
 _COMMANDS = ("decode", "demo")
@@ -14,7 +15,8 @@ _COMMANDS = ("decode", "demo")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m async_decode", description="Decode, copy and save video at once.")
+    parser = Parser(prog="python -m async_decode", description="Decode, copy and save video at once.")
+    parser.add_argument("--version", action="version", version=f"async-vae-decode {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True)
     arguments = sys.argv[1:] if arguments is None else arguments
     modules = {}

@@ -10,6 +10,8 @@ from comfy_api.v0_0_2 import io, ui
 
 from ..async_decode.frames import Clip
 from ..async_decode.sinks import (
+    Avif10Encoder,
+    AvifEncoder,
     ExrEncoder,
     ImageEncoder,
     ImageFilesSink,
@@ -19,6 +21,7 @@ from ..async_decode.sinks import (
     TiffEncoder,
     WebpEncoder,
 )
+from ..async_decode.sinks.image.avif import ffmpeg_writes_avif, pillow_writes_avif
 from . import saving
 
 
@@ -45,12 +48,23 @@ FORMATS: Mapping[str, MakeEncoder] = {
     "jpeg": lambda given, texts: JpegEncoder(quality=given.quality, metadata=texts),
     "webp": lambda given, texts: WebpEncoder(quality=given.quality, metadata=texts),
     "webp lossless": lambda given, texts: WebpEncoder(lossless=True, metadata=texts),
+    "avif": lambda given, texts: AvifEncoder(quality=given.quality, metadata=texts),
+    "avif 10-bit": lambda given, texts: Avif10Encoder(quality=given.quality, metadata=texts),
     "tiff": lambda given, texts: TiffEncoder(compress_level=given.compression, metadata=texts),
     "exr half": lambda given, texts: _exr(given, texts, half=True),
     "exr float": lambda given, texts: _exr(given, texts, half=False),
 }
 #: What EXR's input can be; the default first.
 COLOR_SPACES = ["sRGB", "HDR", "linear"]
+
+
+#: Those that not every Pillow, or not every ffmpeg, can write.
+_PERHAPS = {"avif": pillow_writes_avif, "avif 10-bit": ffmpeg_writes_avif}
+
+
+def offered() -> list[str]:
+    """The names of the formats that can be written here, the default first."""
+    return [name for name in FORMATS if name not in _PERHAPS or _PERHAPS[name]()]
 
 
 def _exr(given: Options, texts: Mapping[str, str], *, half: bool) -> ImageEncoder:
@@ -64,19 +78,21 @@ def inputs() -> list[io.Input]:
         saving.filename_prefix_input("ComfyUI"),
         io.Combo.Input(
             "format",
-            options=list(FORMATS),
+            options=offered(),
             default=next(iter(FORMATS)),
             tooltip="png: 8 bits a channel, lossless, the bytes of Save Image. png 16-bit, tiff: 16 bits, lossless. "
             "jpeg: small, no alpha. webp: smaller still, with alpha. webp lossless: every one of 8 bits, smaller than "
-            "png, slower. exr half, exr float: linear light in 16 or 32-bit floats, for Nuke, Blender, Resolve. Prompt "
-            "and workflow are in all of them; dropped on the canvas, png and webp bring the workflow back.",
+            "png, slower. avif, avif 10-bit: smallest, slowest, 8 bits with alpha or 10 without. exr half, exr float: "
+            "linear light in 16 or 32-bit floats, for Nuke, Blender, Resolve. Prompt and workflow are in all of them; "
+            "dropped on the canvas, png, webp and avif bring the workflow back.",
         ),
         io.Int.Input(
             "quality",
             default=95,
             min=1,
             max=100,
-            tooltip="Of jpeg and webp: 100 is best and largest. From 90 on, jpeg keeps colour at full resolution.",
+            tooltip="Of jpeg, webp and avif: 100 is best and largest. From 90 on, jpeg and avif keep colour at full "
+            "resolution.",
         ),
         io.Int.Input(
             "compression",

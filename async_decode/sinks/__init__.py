@@ -1,6 +1,7 @@
 """Sinks: who takes finished frames. One file for each kind, and the formats that they write."""
 
 from .base import Sink
+from .image.avif import Avif10Encoder, AvifEncoder
 from .image.deep import Png16Encoder, TiffEncoder
 from .image.exr import ExrEncoder
 from .image.files import ImageFilesSink
@@ -17,6 +18,8 @@ from .video.working import WorkingFormats
 __all__ = [
     "H264_MP4",
     "VIDEO_FORMATS",
+    "Avif10Encoder",
+    "AvifEncoder",
     "ExrEncoder",
     "ImageEncoder",
     "ImageFilesSink",

@@ -22,8 +22,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from ..errors import FFmpegError
 
@@ -79,6 +80,48 @@ def ask(executable: str, *arguments: str, timeout: float = 30.0) -> str:
     except OSError as error:
         raise _not_started(executable, error) from error
     return done.stdout.decode(errors="replace")
+
+
+def run_piped(arguments: Sequence[str], data: bytes | memoryview, *, poll: Callable[[], object]) -> bytes:
+    """Feed ``data`` to an ffmpeg and return what it writes; both go through its pipes.
+
+    Args:
+        arguments: without the executable, ``pipe:0`` and ``pipe:1`` among them.
+        poll: called ten times a second while it works; what it raises ends ffmpeg.
+
+    Raises:
+        FFmpegError: it could not be started, or failed.
+    """
+    executable = find_ffmpeg()
+    try:
+        process = subprocess.Popen(
+            [executable, "-hide_banner", "-nostdin", "-v", "error", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            creationflags=_NO_CONSOLE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise _not_started(executable, error) from error
+    # Popen takes any buffer.
+    given: Any = memoryview(data).cast("B")
+    with process:
+        try:
+            while True:
+                try:
+                    out, said = process.communicate(given, timeout=0.1)
+                    break
+                except subprocess.TimeoutExpired:
+                    given = None
+                    poll()
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        tail = said.decode(errors="replace").strip()
+        raise FFmpegError(f"ffmpeg failed ({_status(process.returncode)}): {tail[-500:]}")
+    return out
 
 
 def file_url(path: str | os.PathLike[str]) -> str:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tests.browser.front_end import FrontEnd
 
 TITLE = 'é 漢 "quoted" \\ = ; #'
-TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg", ".mp4": "video/mp4"}
+TYPES = {".png": "image/png", ".webp": "image/webp", ".avif": "image/avif", ".jpg": "image/jpeg", ".mp4": "video/mp4"}
 
 # What a browser does when a file is let go over the canvas.
 _DROP = """
@@ -44,6 +44,8 @@ SAVED = [
     ("AsyncSaveFrames", "png 16-bit", ".png"),
     ("AsyncSaveFrames", "webp", ".webp"),
     ("AsyncSaveFrames", "webp lossless", ".webp"),
+    ("AsyncSaveFrames", "avif", ".avif"),
+    ("AsyncSaveFrames", "avif 10-bit", ".avif"),
     ("AsyncSaveVideo", "mp4 (H.264)", ".mp4"),
     ("AsyncSaveVideo", "webp (animated)", ".webp"),
 ]

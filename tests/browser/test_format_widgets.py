@@ -20,6 +20,8 @@ FORMATS = {
     "jpeg": {"quality"},
     "webp": {"quality"},
     "webp lossless": set(),
+    "avif": {"quality"},
+    "avif 10-bit": {"quality"},
     "tiff": {"compression"},
     "exr half": {"compression", "input_color_space"},
     "exr float": {"compression", "input_color_space"},

@@ -35,6 +35,8 @@ EXPECTED = {
     "jpeg": (".jpg", "mjpeg", "yuvj444p", None),
     "webp": (".webp", "webp", "yuv420p", None),
     "webp lossless": (".webp", "webp", "argb", None),
+    "avif": (".avif", "av1", "yuv444p", None),
+    "avif 10-bit": (".avif", "av1", "yuv444p10le", None),
     "tiff": (".tif", "tiff", "rgb48le", "<u2"),
     "exr half": (".exr", "exr", "gbrpf16le", "<f2"),
     "exr float": (".exr", "exr", "gbrpf32le", "<f4"),

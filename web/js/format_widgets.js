@@ -16,7 +16,7 @@ import { scaleOf } from "./video_formats.js";
 /** @type {Table} */
 const FRAMES = {
   compression: { only: ["png", "png 16-bit", "tiff", "exr half", "exr float"] },
-  quality: { only: ["jpeg", "webp"] },
+  quality: { only: ["jpeg", "webp", "avif", "avif 10-bit"] },
   input_color_space: { only: ["exr half", "exr float"] },
 };
 
