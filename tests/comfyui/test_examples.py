@@ -78,7 +78,7 @@ def test_client_says_why_a_workflow_is_refused(server: Server, workflow: Path, t
     ran = run_client(server.url, workflow, tmp_path / "fetched")
 
     assert ran.returncode == 1
-    assert ran.stderr.startswith("refused: node 3 (AsyncVAEDecodeSaveVideo): ")
+    assert ran.stderr.startswith("refused: node 2 (AsyncVAEDecodeSaveVideo): ")
     assert "chunk_size" in ran.stderr
     assert len(ran.stderr.splitlines()) == 1
 
