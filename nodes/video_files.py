@@ -65,10 +65,11 @@ def inputs() -> list[io.Input]:
             default=DEFAULT_FORMAT,
             tooltip="mp4 (H.264) plays everywhere. 4:4:4 keeps sharp coloured edges, few players take it. H.265 and "
             "AV1 make smaller files, their 10-bit forms smoother gradients. VP9 (and ProRes 4444, FFV1, GIF, WebP) "
-            "keep alpha. FFV1 is lossless: the very frames come back. ProRes is for editing. A GIF gets a palette of "
-            "256 colours for each frame, so that memory does not grow with the clip; GIF and WebP carry no sound, GIF "
-            "no workflow. Those with NVENC, QSV, AMF, VAAPI or VideoToolbox in their names are encoded by this "
-            "machine's hardware: fast, but larger at the same quality.",
+            "keep alpha. FFV1 is lossless: the very frames come back. ProRes and DNxHR are for editing. HDR (HLG) and "
+            "HDR PQ are for frames that are encoded so already, with BT.2020. A GIF gets a palette of 256 colours for "
+            "each frame, so that memory does not grow with the clip; GIF and WebP carry no sound, GIF no workflow. "
+            "Those with NVENC, QSV, AMF, VAAPI or VideoToolbox in their names are encoded by this machine's hardware: "
+            "fast, but larger at the same quality.",
         ),
         io.Int.Input(
             "quality",
@@ -78,7 +79,7 @@ def inputs() -> list[io.Input]:
             tooltip="The codec's CRF: lower is better and larger. H.264: 0 (lossless) to 51, 23 is what Save Video "
             "uses, 17 is hard to tell from the frames, each 6 more about halve the file. H.265: 0 to 51, 28 is like 23 "
             "of H.264. AV1: 1 to 63, 30 is usual. VP9: 0 (lossless) to 63, 31 is usual. WebP: 0 is lossless, then 1 to "
-            "63. Hardware: 1 to 51. ProRes, FFV1 and GIF have no such choice.",
+            "63. Hardware: 1 to 51. ProRes, DNxHR, FFV1 and GIF have no such choice.",
         ),
         # Frame rates come out of other nodes as either.
         io.MultiType.Input(
@@ -105,7 +106,7 @@ def further_inputs() -> list[io.Input]:
             default=H264_MP4.preset,
             tooltip="How long the encoder may think: faster presets keep up with faster decoders, slower ones make "
             "smaller files of the same quality. The names are those of H.264 and H.265; AV1 takes presets 12 to 3, VP9 "
-            "cpu-used 8 to 0, WebP methods 0 to 6 for them. ProRes, FFV1 and GIF know one speed.",
+            "cpu-used 8 to 0, WebP methods 0 to 6 for them. ProRes, DNxHR, FFV1 and GIF know one speed.",
         ),
         io.Boolean.Input(
             "ping_pong",

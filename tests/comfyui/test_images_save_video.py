@@ -39,7 +39,7 @@ def shown(server: Server, result: Result, node: Output) -> Path:
 
 def test_every_format_is_a_video_for_stocks_nodes(server: Server, client: Client) -> None:
     prompt = Prompt()
-    source = images(prompt, "9,65,97,3")
+    source = images(prompt, "9,121,257,3")
     wanted = prompt.add("TestSaveTensor", images=source)
     sound = prompt.add("EmptyAudio", duration=5.0, sample_rate=44100, channels=2)
     nodes, kept = {}, {}
@@ -57,10 +57,10 @@ def test_every_format_is_a_video_for_stocks_nodes(server: Server, client: Client
         got = client.tensor(result, kept[name])
         # What stands in for a file that ComfyUI cannot read is in H.264.
         across, down = (2, 2) if name == "webp (animated)" else video.unit
-        even = (-(-65 // down) * down, -(-97 // across) * across)
+        even = (-(-121 // down) * down, -(-257 // across) * across)
         assert got.shape == (9, *even, 3), name
         # Noise at its full height: what a codec keeps of it is little, what another frame has of it nothing.
-        errors = [float((got[4, :65, :97] - other).square().mean()) for other in frames]
+        errors = [float((got[4, :121, :257] - other).square().mean()) for other in frames]
         assert min(errors) == errors[4], name
         if name == "mkv (FFV1)":
             # Core converts through swscale's floats, which are not exact.

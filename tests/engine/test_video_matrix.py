@@ -25,6 +25,7 @@ SIZES = [(96, 72), (97, 67)]
 CLICK = 0.25
 TAGS = {"PROMPT": '{"a": "b=c; #é"}', "WORKFLOW": "w" * 5000}
 BT709 = "bt709/bt709/iec61966-2-1"
+BT2020 = "bt2020nc/bt2020"
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,22 @@ WANTED = {
     "mp4 (H.264 4:4:4)": Wanted("h264", f"yuvj444p(pc, {BT709}, progressive, left)", 34, "aac"),
     "mp4 (H.265)": Wanted("hevc", f"yuv420p(tv, {BT709}, progressive, center)", 31, "aac"),
     "mp4 (H.265 10-bit)": Wanted("hevc", f"yuv420p10le(tv, {BT709}, progressive, center)", 31, "aac"),
+    "mp4 (H.265 HDR)": Wanted("hevc", f"yuv420p10le(tv, {BT2020}/arib-std-b67, progressive, center)", 31, "aac"),
+    "mp4 (H.265 HDR PQ)": Wanted("hevc", f"yuv420p10le(tv, {BT2020}/smpte2084, progressive, center)", 31, "aac"),
     "mp4 (AV1)": Wanted("av1", f"yuv420p(tv, {BT709}, progressive)", 35, "aac"),
     "mp4 (AV1 10-bit)": Wanted("av1", f"yuv420p10le(tv, {BT709}, progressive)", 35, "aac"),
+    "mp4 (AV1 HDR)": Wanted("av1", f"yuv420p10le(tv, {BT2020}/arib-std-b67, progressive)", 35, "aac"),
+    "mp4 (AV1 HDR PQ)": Wanted("av1", f"yuv420p10le(tv, {BT2020}/smpte2084, progressive)", 35, "aac"),
     "webm (VP9)": Wanted("vp9", f"yuv420p(tv, {BT709}, progressive)", 34, "opus", alpha=True),
     "webm (AV1)": Wanted("av1", f"yuv420p(tv, {BT709}, progressive)", 35, "opus"),
     "webm (AV1 10-bit)": Wanted("av1", f"yuv420p10le(tv, {BT709}, progressive)", 35, "opus"),
     "mkv (FFV1)": Wanted("ffv1", f"bgr0(pc, gbr/{BT709[6:]}, progressive)", np.inf, "flac", alpha=True),
     "mov (ProRes 422 HQ)": Wanted("prores", "yuv422p10le(tv, bt709, progressive)", 36, "pcm_s24le"),
     "mov (ProRes 4444)": Wanted("prores", "yuv444p12le(tv, bt709, progressive)", 49, "pcm_s24le", alpha=True),
+    "mov (ProRes 4444 XQ)": Wanted("prores", "yuv444p12le(tv, bt709, progressive)", 49, "pcm_s24le", alpha=True),
+    "mov (DNxHR HQ)": Wanted("dnxhd", "yuv422p(tv, bt709)", 36, "pcm_s24le"),
+    "mov (DNxHR HQX)": Wanted("dnxhd", "yuv422p10le(tv, bt709)", 36, "pcm_s24le"),
+    "mov (DNxHR 444)": Wanted("dnxhd", "yuv444p10le(tv, bt709)", 40, "pcm_s24le"),
     "gif": Wanted("gif", "bgra", 31),
     "webp (animated)": Wanted("webp_anim", "argb", 31, alpha=True),
 }
@@ -102,6 +111,8 @@ def times(path: Path) -> tuple[list[int], Fraction]:
 @pytest.mark.parametrize("name", VIDEO_FORMATS)
 def test_file_is_what_its_format_says(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
     video, wanted = VIDEO_FORMATS[name], WANTED[name]
+    # Large enough for every codec, and as odd.
+    size = tuple(side + (200 if video.encoder == "dnxhd" else 0) for side in size)
     frames = clip(size)
     sink = VideoSink(OutputNames(tmp_path, "a"), fps=RATE, video=video, preset="veryfast", metadata=TAGS, sound=click())
 
@@ -190,7 +201,10 @@ def test_gif_shows_what_is_at_least_half_opaque(tmp_path: Path) -> None:
     assert all(psnr(got[index][opaque][:, :3], frames[index][opaque][:, :3]) > 28 for index in range(FRAMES))
 
 
-@pytest.mark.parametrize("name", ["mp4 (H.265 10-bit)", "mp4 (AV1 10-bit)", "mov (ProRes 4444)"])
+@pytest.mark.parametrize(
+    "name",
+    ["mp4 (H.265 10-bit)", "mp4 (H.265 HDR)", "mp4 (AV1 10-bit)", "mp4 (AV1 HDR PQ)", "mov (ProRes 4444)"],
+)
 def test_more_than_8_bits_keep_what_8_bits_lose(tmp_path: Path, name: str) -> None:
     # A dark gradient of 12 steps of 8 bits, which holds 48 of 10.
     ramp = np.linspace(0.10, 0.147, 128)[None, None, :, None]

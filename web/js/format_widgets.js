@@ -21,13 +21,26 @@ const FRAMES = {
 };
 
 /** Codecs of one quality and one speed. */
-const FIXED = ["mkv (FFV1)", "mov (ProRes 422 HQ)", "mov (ProRes 4444)", "gif"];
+const FIXED = [
+  "mkv (FFV1)",
+  "mov (ProRes 422 HQ)",
+  "mov (ProRes 4444)",
+  "mov (ProRes 4444 XQ)",
+  "mov (DNxHR HQ)",
+  "mov (DNxHR HQX)",
+  "mov (DNxHR 444)",
+  "gif",
+];
 /** Those whose frames travel in one way only, whatever the GPU could do. */
 const ONE_WAY = [
   ...FIXED,
   "mp4 (H.264 4:4:4)",
   "mp4 (H.265 10-bit)",
+  "mp4 (H.265 HDR)",
+  "mp4 (H.265 HDR PQ)",
   "mp4 (AV1 10-bit)",
+  "mp4 (AV1 HDR)",
+  "mp4 (AV1 HDR PQ)",
   "webm (AV1 10-bit)",
   "webp (animated)",
 ];

@@ -198,8 +198,14 @@ def _encoder_tags(video: VideoFormat) -> list[str]:
         return ["-color_range", "pc"]
     return [
         *("-color_range", "tv" if video.colour is Colour.LIMITED else "pc"),
-        *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", video.transfer),
+        *("-colorspace", _matrix(video), "-color_primaries", "bt2020" if video.is_wide else "bt709"),
+        *("-color_trc", video.transfer),
     ]
+
+
+def _matrix(video: VideoFormat) -> str:
+    """ffmpeg's name of the matrix, with a constant luminance that nobody writes left out."""
+    return "bt2020nc" if video.is_wide else "bt709"
 
 
 def _frame_tags(video: VideoFormat, channels: int) -> str:
@@ -208,8 +214,8 @@ def _frame_tags(video: VideoFormat, channels: int) -> str:
         matrix = "bt709" if channels == 1 and video.grey_format is not None else "gbr"
         return f"setparams=range=pc:colorspace={matrix}:color_primaries=bt709:color_trc=iec61966-2-1"
     return (
-        f"setparams=range={'tv' if video.colour is Colour.LIMITED else 'pc'}:colorspace=bt709:color_primaries=bt709"
-        f":color_trc={video.transfer}"
+        f"setparams=range={'tv' if video.colour is Colour.LIMITED else 'pc'}:colorspace={_matrix(video)}"
+        f":color_primaries={'bt2020' if video.is_wide else 'bt709'}:color_trc={video.transfer}"
     )
 
 
@@ -243,6 +249,9 @@ def _filters(video: VideoFormat, clip: Clip, frames: PixelFormat, max_side: int 
             f"split[a][b];[a]palettegen=stats_mode=single:reserve_transparent={alpha}[p];"
             "[b][p]paletteuse=new=1:dither=sierra2_4a"
         )
+    if video.encoder == "dnxhd":
+        # It dies (SIGSEGV) of lines that do not begin at its processor's steps, as those of a pipe may.
+        filters.append("copy")
     return [*filters, *video.upload]
 
 
@@ -251,6 +260,7 @@ def _conversion(video: VideoFormat, frames: PixelFormat) -> str:
     full = frames.planes is None or frames.planes.full_range
     # In 1/256 of a pixel: the centre of 2x2 pixels.
     return (
-        f"scale=in_range={'full' if full else 'tv'}:in_color_matrix=bt709:out_range=tv:out_color_matrix=bt709"
+        f"scale=in_range={'full' if full else 'tv'}:in_color_matrix=bt709:out_range=tv"
+        f":out_color_matrix={'bt2020' if video.is_wide else 'bt709'}"
         ":out_h_chr_pos=128:out_v_chr_pos=128:flags=area+accurate_rnd+full_chroma_int"
     )

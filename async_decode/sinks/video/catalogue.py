@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from ...frames import PixelFormat
@@ -115,6 +116,17 @@ H265_MP4 = _h265("h265", "yuv420p", PixelFormat.UINT8, PixelFormat.YUV420)
 H265_10_MP4 = _h265("h265-10", "yuv420p10le", PixelFormat.YUV420_10, PixelFormat.YUV420_10)
 
 
+def _hdr(video: VideoFormat, name: str, transfer: str) -> VideoFormat:
+    """``video`` for frames that are HLG or PQ with BT.2020's primaries already, as stock's *Create Video* has it."""
+    # 16 bits, since the device converts by BT.709 only.
+    wide = PixelFormat.UINT16
+    return replace(video, name=name, transfer=transfer, is_wide=True, frames=wide, planar=wide)
+
+
+H265_HLG_MP4 = _hdr(H265_10_MP4, "h265-hlg", "arib-std-b67")
+H265_PQ_MP4 = _hdr(H265_10_MP4, "h265-pq", "smpte2084")
+
+
 def _av1(name: str, container: str, pixel_format: str, frames: PixelFormat, planar: PixelFormat) -> VideoFormat:
     return VideoFormat(
         name=name,
@@ -139,6 +151,8 @@ def _av1(name: str, container: str, pixel_format: str, frames: PixelFormat, plan
 
 AV1_MP4 = _av1("av1", "mp4", "yuv420p", PixelFormat.UINT8, PixelFormat.YUV420)
 AV1_10_MP4 = _av1("av1-10", "mp4", "yuv420p10le", PixelFormat.YUV420_10, PixelFormat.YUV420_10)
+AV1_HLG_MP4 = _hdr(AV1_10_MP4, "av1-hlg", "arib-std-b67")
+AV1_PQ_MP4 = _hdr(AV1_10_MP4, "av1-pq", "smpte2084")
 AV1_WEBM = _av1("av1-webm", "webm", "yuv420p", PixelFormat.UINT8, PixelFormat.YUV420)
 AV1_10_WEBM = _av1("av1-10-webm", "webm", "yuv420p10le", PixelFormat.YUV420_10, PixelFormat.YUV420_10)
 
@@ -205,6 +219,35 @@ def _prores(
 PRORES_422_MOV = _prores("prores-422-hq", "hq", PixelFormat.YUV422_10, None, (2, 1))
 PRORES_4444_MOV = _prores("prores-4444", "4444", PixelFormat.YUV444_10, "yuva444p10le", (1, 1))
 
+PRORES_4444_XQ_MOV = _prores("prores-4444-xq", "4444xq", PixelFormat.YUV444_10, "yuva444p10le", (1, 1))
+
+
+def _dnxhr(name: str, pixel_format: str, frames: PixelFormat, unit: tuple[int, int]) -> VideoFormat:
+    """Avid's, for editing as well."""
+    return VideoFormat(
+        name=name,
+        extension=".mov",
+        muxer="mov",
+        encoder="dnxhd",
+        pixel_format=pixel_format,
+        frames=frames,
+        planar=frames,
+        transfer="bt709",
+        options=("-profile:v", name.replace("-", "_")),
+        muxer_options=_MP4_TAGS,
+        fragments=True,
+        sound=_PCM,
+        unit=unit,
+        # Below that it is not defined.
+        min_size=(256, 120),
+        in_browsers=False,
+    )
+
+
+DNXHR_HQ_MOV = _dnxhr("dnxhr-hq", "yuv422p", PixelFormat.YUV422_10, (2, 1))
+DNXHR_HQX_MOV = _dnxhr("dnxhr-hqx", "yuv422p10le", PixelFormat.YUV422_10, (2, 1))
+DNXHR_444_MOV = _dnxhr("dnxhr-444", "yuv444p10le", PixelFormat.YUV444_10, (1, 1))
+
 GIF = VideoFormat(
     name="gif",
     extension=".gif",
@@ -248,14 +291,22 @@ VIDEO_FORMATS: Mapping[str, VideoFormat] = {
     "mp4 (H.264 4:4:4)": H264_444_MP4,
     "mp4 (H.265)": H265_MP4,
     "mp4 (H.265 10-bit)": H265_10_MP4,
+    "mp4 (H.265 HDR)": H265_HLG_MP4,
+    "mp4 (H.265 HDR PQ)": H265_PQ_MP4,
     "mp4 (AV1)": AV1_MP4,
     "mp4 (AV1 10-bit)": AV1_10_MP4,
+    "mp4 (AV1 HDR)": AV1_HLG_MP4,
+    "mp4 (AV1 HDR PQ)": AV1_PQ_MP4,
     "webm (VP9)": VP9_WEBM,
     "webm (AV1)": AV1_WEBM,
     "webm (AV1 10-bit)": AV1_10_WEBM,
     "mkv (FFV1)": FFV1_MKV,
     "mov (ProRes 422 HQ)": PRORES_422_MOV,
     "mov (ProRes 4444)": PRORES_4444_MOV,
+    "mov (ProRes 4444 XQ)": PRORES_4444_XQ_MOV,
+    "mov (DNxHR HQ)": DNXHR_HQ_MOV,
+    "mov (DNxHR HQX)": DNXHR_HQX_MOV,
+    "mov (DNxHR 444)": DNXHR_444_MOV,
     "gif": GIF,
     "webp (animated)": WEBP,
 }

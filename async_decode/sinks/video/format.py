@@ -27,7 +27,7 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 class Colour(enum.Enum):
     """What the frames' RGB becomes in the file."""
 
-    #: BT.709's Y'CbCr in limited range, which every player knows.
+    #: BT.709's (or BT.2020's) Y'CbCr in limited range, which every player knows.
     LIMITED = "limited"
     #: The same in full range, whose steps are no wider than RGB's: 8 bits come back within one step.
     FULL = "full"
@@ -73,7 +73,8 @@ class VideoFormat:
         frames: what the pipe carries: bytes of RGB, unless ffmpeg's conversion would lose what the codec could keep.
         planar: what it carries when colours are converted on the device.
         colour: what becomes of RGB.
-        transfer: ffmpeg's name of the transfer function in the tags.
+        transfer: ffmpeg's name of the transfer function in the tags; what the frames' values follow is not changed.
+        is_wide: the frames' primaries are those of BT.2020 (with HLG or PQ); else BT.709's. The matrix goes with them.
         crf: the default quality; lower is better.
         crf_range: the best and the worst that the codec takes; ``None``: it has no such choice.
         quality: ffmpeg's options for a quality.
@@ -104,6 +105,7 @@ class VideoFormat:
     planar: PixelFormat = PixelFormat.UINT8
     colour: Colour = Colour.LIMITED
     transfer: str = "iec61966-2-1"
+    is_wide: bool = False
     crf: float = 0
     crf_range: tuple[float, float] | None = None
     quality: Callable[[float], Sequence[str]] = crf_option
