@@ -398,7 +398,7 @@ def test_time_goes_on_while_nothing_is_told(front_end: FrontEnd) -> None:
     waiting = {"running": True, "received": 0, "written": 0, "total": 81, "seconds": 2, "unified": True}
     one_step = {**waiting, "received": 8, "written": 8, "seconds": 60, "steps": 1, "rate": None, "seconds_left": None}
     two_steps = {**one_step, "received": 16, "written": 16, "seconds": 120, "steps": 2, "rate": 0.133}
-    two_steps["seconds_left"] = 487.5
+    two_steps["seconds_left"] = 487.2
     two_steps |= {"bottleneck": "decode", "advice": "Decoding is the limit.", "advice_code": "of tomorrow"}
     early = {**waiting, "bottleneck": "decode", "advice": "Decoding is the limit.", "advice_code": "of tomorrow"}
 

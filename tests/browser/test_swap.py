@@ -560,7 +560,7 @@ def test_nothing_to_replace_is_said(front_end: FrontEnd) -> None:
 
     execute(front_end, "ReplaceAll")
 
-    front_end.page.get_by_text("There is nothing to replace here").wait_for()
+    front_end.page.get_by_text("There is nothing to replace here").first.wait_for()
 
 
 def test_the_same_frames_are_saved(front_end: FrontEnd, demo: dict[str, str]) -> None:
@@ -610,22 +610,28 @@ def all_ids(front_end: FrontEnd) -> list[str]:
 
 
 def measured(front_end: FrontEnd) -> None:
-    """Wait until Vue nodes are drawn and have told their sizes; where LiteGraph draws, they have them."""
+    """Wait until Vue nodes are drawn and stay as large as they are; where LiteGraph draws, they are at once."""
     if front_end.label.startswith("vue"):
         front_end.page.wait_for_function(
-            """() => window.app.canvas.graph.nodes.every(({ id, size }) => {
-              const drawn = document.querySelector(`[data-node-id="${id}"]`);
-              const tall = drawn && drawn.getBoundingClientRect().height / window.app.canvas.ds.scale;
-              return drawn && Math.abs(tall - size[1] - 30) < 12;
-            })"""
+            """() => {
+              const drawn = window.app.canvas.graph.nodes.map(({ id }) =>
+                document.querySelector(`[data-node-id="${id}"]`)?.getBoundingClientRect().height);
+              const told = JSON.stringify(drawn);
+              window.heightsSince = told === window.heights ? window.heightsSince : performance.now();
+              window.heights = told;
+              return drawn.every(Boolean) && performance.now() - window.heightsSince > 500;
+            }"""
         )
 
 
 def overlapping(front_end: FrontEnd) -> set[tuple[str, str]]:
     """The nodes that cover something of each other, by id."""
     boxes: list[tuple[str, float, float, float, float]] = front_end.page.evaluate(
-        "() => window.app.graph.nodes.map((n) => [String(n.id), n.pos[0], n.pos[1] - 30, n.pos[0] + n.size[0], "
-        "n.pos[1] + n.size[1]])"
+        """() => window.app.graph.nodes.map(({ id, pos, size }) => {
+          const drawn = window.LiteGraph.vueNodesMode && document.querySelector(`[data-node-id="${id}"]`);
+          const tall = drawn ? drawn.getBoundingClientRect().height / window.app.canvas.ds.scale : size[1] + 30;
+          return [String(id), pos[0], pos[1] - 30, pos[0] + size[0], pos[1] - 30 + tall];
+        })"""
     )
     return {
         (a[0], b[0])
