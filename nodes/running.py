@@ -6,36 +6,24 @@ What all nodes share, from the inputs that they have in common to the report in 
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import json
-import logging
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from types import TracebackType
 from typing import Any
 
-import comfy.utils
 import torch
 from comfy import model_management
 from comfy_api.v0_0_2 import io
 
-from ..async_decode import Clip, DecodeError, Decoding, FinishedFrames, FramePipeline, Tap
+from ..async_decode import Clip, DecodeError, Decoding, FinishedFrames, Tap
 from ..async_decode.device.ring import plan_ring
 from ..async_decode.pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
 from ..async_decode.pipeline.stages import formats_of
-from ..async_decode.sinks import PreviewSink, Sink, TensorSink
+from ..async_decode.sinks import Sink, TensorSink
 from ..async_decode.taps import Ladder, Tiling
-from . import cancels, estimates, events, image_output
+from . import estimates, image_output
 from . import tiling as tiling_side
 from . import vae as vae_side
-
-#: How often a node that waits for its sinks looks at the progress and at ComfyUI's interrupt, in seconds.
-TAIL_INTERVAL = 0.05
-#: Under this key the report is in a node's ``ui`` output, hence in the history and in the ``executed`` event. It is a
-#: text that holds JSON, because ComfyUI counts every object there as a file that a prompt has made.
-REPORT_KEY = "async_vae_decode"
+from .node_run import NodeRun
 
 CATEGORY = "latent/async"
 
@@ -158,7 +146,7 @@ async def run(
             ]
     images = TensorSink() if output_images else None
     sinks = [*sinks, *([images] if images else [])]
-    running = _Run(
+    running = NodeRun(
         sinks,
         poll=lambda: running.poll(),
         chunk_size=chunk_size,
@@ -220,7 +208,7 @@ async def run_images(
         InterruptProcessingException: the user cancelled.
         AsyncDecodeError: saving failed.
     """
-    running = _Run(
+    running = NodeRun(
         sinks,
         chunk_size=chunk_size,
         buffer_depth=buffer_depth,
@@ -254,100 +242,6 @@ def check_images(images: Any) -> None:
         raise DecodeError(
             f"images: expected floating-point values from 0 to 1, got {images.dtype}; convert and scale them first"
         )
-
-
-class _Run:
-    """A pipeline and what ComfyUI sees of it: progress bar, live preview, events, interrupt, report.
-
-    All of that belongs to the node's thread. Under ``with`` the pipeline runs.
-    """
-
-    def __init__(self, sinks: Sequence[Sink], **settings: Any) -> None:
-        self._events = events.RunEvents()
-        wish = self._events.preview
-        self._preview = PreviewSink(wish.interval) if wish.enabled else None
-        self._bar = comfy.utils.ProgressBar(1)
-        self._shown = -1
-        #: Since another branch of the prompt has failed.
-        self._patience: cancels.Patience | None = None
-        self.pipeline = FramePipeline(
-            [*sinks, *([self._preview] if self._preview else [])],
-            cancels=(model_management.InterruptProcessingException, asyncio.CancelledError),
-            **settings,
-        )
-
-    def __enter__(self) -> FramePipeline:
-        self._events.begin(self.pipeline)
-        try:
-            return self.pipeline.__enter__()
-        except BaseException:
-            self._events.end()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            self.pipeline.__exit__(kind, error, traceback)
-        finally:
-            self._events.end()
-
-    def poll(self) -> None:
-        """Show how many frames have been written; raise if the user has cancelled."""
-        model_management.throw_exception_if_processing_interrupted()
-        pipeline = self.pipeline
-        image = None if self._preview is None else self._preview.take()
-        if image is None and pipeline.written == self._shown:
-            return
-        self._shown = pipeline.written
-        self._bar.update_absolute(
-            self._shown,
-            pipeline.total_frames or max(1, pipeline.received),
-            # JPEG has no alpha: ComfyUI would fail to send such a preview and close the connection.
-            # It would enlarge a small one as well, and the browser tells its size.
-            None if image is None else ("JPEG", image if image.mode == "L" else image.convert("RGB"), max(image.size)),
-        )
-
-    async def wait(self, closing: Future[None]) -> None:
-        """Wait for the sinks; other nodes that are ready run meanwhile.
-
-        Where another branch of the prompt fails, ComfyUI cancels this task and waits for its end: what was decoded is
-        saved all the same, as long as that gets on and the user does not cancel.
-        """
-        done, began = asyncio.wrap_future(closing), time.monotonic()
-        while not done.done():
-            try:
-                await asyncio.wait({done}, timeout=TAIL_INTERVAL)
-            except asyncio.CancelledError:
-                if cancels.by_user():
-                    raise
-                # This may come more than once.
-                self._patience = self._patience or cancels.Patience(time.monotonic() - began)
-            try:
-                self.poll()
-            except model_management.InterruptProcessingException:
-                if self._patience is None:
-                    raise
-                cancels.note_user(self._events.prompt_id)
-            if self._patience is None:
-                continue
-            if cancels.noted_user(self._events.prompt_id):
-                raise asyncio.CancelledError("another branch has failed, and the user has cancelled")
-            if self._patience.ended((self.pipeline.received, self.pipeline.written)):
-                raise asyncio.CancelledError("another branch has failed, and saving gets no further")
-
-    def ui(self, files: dict[str, Any]) -> dict[str, list[Any]]:
-        """What the node shows when the run is over: ``files``, and the report."""
-        self.poll()
-        for warning in self.pipeline.report.warnings:
-            logging.warning("Async VAE Decode: %s", warning)
-        report = {**self.pipeline.report.to_json(), "run": self._events.run_id}
-        shown = {**files, REPORT_KEY: [json.dumps(report)]}
-        if self._patience is not None:
-            # Nobody takes the result of a task that was cancelled.
-            logging.info("Async VAE Decode: another branch of the prompt has failed; what was decoded has been saved")
-            self._events.show(shown)
-        return shown
 
 
 def _ring_bytes(vae: Any, latent: torch.Tensor, sinks: Sequence[Sink], chunk_size: int, buffer_depth: int) -> int:

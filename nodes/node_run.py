@@ -1,0 +1,126 @@
+"""What ComfyUI sees of a pipeline while a node runs it, and the wait for its sinks that keeps nobody else waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any
+
+import comfy.utils
+from comfy import model_management
+
+from ..async_decode import FramePipeline
+from ..async_decode.sinks import PreviewSink, Sink
+from . import cancels, events
+
+#: How often a node that waits for its sinks looks at the progress and at ComfyUI's interrupt, in seconds.
+TAIL_INTERVAL = 0.05
+#: Under this key the report is in a node's ``ui`` output, hence in the history and in the ``executed`` event. It is a
+#: text that holds JSON, because ComfyUI counts every object there as a file that a prompt has made.
+REPORT_KEY = "async_vae_decode"
+
+
+class NodeRun:
+    """A pipeline and what ComfyUI sees of it: progress bar, live preview, events, interrupt, report.
+
+    All of that belongs to the node's thread. Under ``with`` the pipeline runs.
+
+    Args:
+        sinks: who takes the frames.
+        settings: of the ``FramePipeline``.
+
+    Attributes:
+        pipeline: takes a preview from the frames besides, where the browser wants one.
+    """
+
+    def __init__(self, sinks: Sequence[Sink], **settings: Any) -> None:
+        self._events = events.RunEvents()
+        wish = self._events.preview
+        self._preview = PreviewSink(wish.interval) if wish.enabled else None
+        self._bar = comfy.utils.ProgressBar(1)
+        self._shown = -1
+        #: Since another branch of the prompt has failed.
+        self._patience: cancels.Patience | None = None
+        self.pipeline = FramePipeline(
+            [*sinks, *([self._preview] if self._preview else [])],
+            cancels=(model_management.InterruptProcessingException, asyncio.CancelledError),
+            **settings,
+        )
+
+    def __enter__(self) -> FramePipeline:
+        self._events.begin(self.pipeline)
+        try:
+            return self.pipeline.__enter__()
+        except BaseException:
+            self._events.end()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.pipeline.__exit__(kind, error, traceback)
+        finally:
+            self._events.end()
+
+    def poll(self) -> None:
+        """Show how many frames have been written; raise if the user has cancelled."""
+        model_management.throw_exception_if_processing_interrupted()
+        pipeline = self.pipeline
+        image = None if self._preview is None else self._preview.take()
+        if image is None and pipeline.written == self._shown:
+            return
+        self._shown = pipeline.written
+        self._bar.update_absolute(
+            self._shown,
+            pipeline.total_frames or max(1, pipeline.received),
+            # JPEG has no alpha: ComfyUI would fail to send such a preview and close the connection.
+            # It would enlarge a small one as well, and the browser tells its size.
+            None if image is None else ("JPEG", image if image.mode == "L" else image.convert("RGB"), max(image.size)),
+        )
+
+    async def wait(self, closing: Future[None]) -> None:
+        """Wait for the sinks; other nodes that are ready run meanwhile.
+
+        Where another branch of the prompt fails, ComfyUI cancels this task and waits for its end: what was decoded is
+        saved all the same, as long as that gets on and the user does not cancel.
+        """
+        done, began = asyncio.wrap_future(closing), time.monotonic()
+        while not done.done():
+            try:
+                await asyncio.wait({done}, timeout=TAIL_INTERVAL)
+            except asyncio.CancelledError:
+                if cancels.by_user():
+                    raise
+                # This may come more than once.
+                self._patience = self._patience or cancels.Patience(time.monotonic() - began)
+            try:
+                self.poll()
+            except model_management.InterruptProcessingException:
+                if self._patience is None:
+                    raise
+                cancels.note_user(self._events.prompt_id)
+            if self._patience is None:
+                continue
+            if cancels.noted_user(self._events.prompt_id):
+                raise asyncio.CancelledError("another branch has failed, and the user has cancelled")
+            if self._patience.ended((self.pipeline.received, self.pipeline.written)):
+                raise asyncio.CancelledError("another branch has failed, and saving gets no further")
+
+    def ui(self, files: dict[str, Any]) -> dict[str, list[Any]]:
+        """What the node shows when the run is over: ``files``, and the report."""
+        self.poll()
+        for warning in self.pipeline.report.warnings:
+            logging.warning("Async VAE Decode: %s", warning)
+        report = {**self.pipeline.report.to_json(), "run": self._events.run_id}
+        shown = {**files, REPORT_KEY: [json.dumps(report)]}
+        if self._patience is not None:
+            # Nobody takes the result of a task that was cancelled.
+            logging.info("Async VAE Decode: another branch of the prompt has failed; what was decoded has been saved")
+            self._events.show(shown)
+        return shown
