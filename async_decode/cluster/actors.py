@@ -163,14 +163,14 @@ class _Pool:
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
         count = workers or min(clips, gpus or max(1, int(resources.get("CPU", 1))))
-        actor = ray.remote(DecodeActor).options(
+        actor = ray.remote(
             num_gpus=1 if gpus else 0,
             num_cpus=0 if gpus else 1,
             max_restarts=-1,
             # A call of an actor that died fails at once, so that its clip can go to another one.
             max_task_retries=0,
             concurrency_groups={"io": 1},
-        )
+        )(DecodeActor)
         self._actors = [actor.remote(place, **sizes) for _ in range(count)]
         #: What an actor is to answer, in this order: clips, or ``None`` for whether it is there.
         self._asked: dict[Any, dict[Any, Clip | None]] = {handle: {} for handle in self._actors}
