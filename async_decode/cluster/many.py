@@ -8,6 +8,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -174,5 +175,7 @@ def _beside(to: str) -> Path:
 
 
 def _jsonable(value: Any) -> Any:
-    """``value`` as JSON takes it."""
-    return str(value) if not isinstance(value, str | int | float | bool | type(None)) else value
+    """``value`` as JSON takes it; 8, 8.0 and 8/1 are one number."""
+    if isinstance(value, int | float | Fraction) and not isinstance(value, bool):
+        return float(value)
+    return value if isinstance(value, str | bool | type(None)) else str(value)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import wave
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from async_decode.__main__ import main
+from async_decode.cluster import Options, decode_many
 from async_decode.demo import LATENT_PATH, load_latent
 
 safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
@@ -125,6 +127,8 @@ def test_resume_decodes_what_is_missing_or_has_changed(tmp_path: Path) -> None:
         assert run(tmp_path, str(tmp_path / "in")) == 0
         return {Path(line["file"]).stem for line in lines(report)[before:]}
 
+    assert decoded() == set()
+    decode_many(tmp_path / "in", str(tmp_path / "clips" / "{name}.mkv"), options=Options(fps=Fraction(8)))
     assert decoded() == set()
     # The same content at another time is the same.
     os.utime(tmp_path / "in" / "a.latent", (1, 1))
@@ -268,6 +272,8 @@ def test_ctrl_c_ends_clean_and_the_next_run_goes_on(tmp_path: Path) -> None:
     # Later than the short one in the order of names, but longer: it comes first.
     shutil.copy(LATENT_PATH, tmp_path / "in" / "z.latent")
     arguments = ["decode", str(tmp_path / "in"), "--out", str(tmp_path / "clips/{name}.mp4"), "--fps", "8"]
+    # Without looking ahead, a second is in the file as soon as it was decoded.
+    arguments += ["--preset", "ultrafast"]
     process = subprocess.Popen(
         [sys.executable, "-m", "async_decode", *arguments, "--device", "cpu"],
         cwd=ROOT,
