@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -256,3 +257,25 @@ def test_copy_that_lacks_a_frame_does_not_take_the_name(
     assert list(tmp_path.iterdir()) == [sink.path]
     assert count_frames(sink.video, sink.path, FFmpegProcess) == 5
     assert any("copied 4 of 5 frames; install a newer imageio-ffmpeg" in note for note in sink.notes)
+
+
+def test_copy_is_made_again_with_the_rate_where_ffmpeg_finds_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # ffmpeg 4 finds no durations in fragments: the last frame of a copy lies behind its end.
+    whole = second_pass.whole_arguments
+
+    def loses_one(*arguments: object, rate: Fraction | None, **options: object) -> list[str]:
+        told = whole(*arguments, rate=rate, **options)
+        place = told.index("-c:v")
+        return told if rate is not None else [*told[:place], "-frames:v", "4", *told[place:]]
+
+    monkeypatch.setattr(second_pass, "whole_arguments", loses_one)
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=RATE, sound=clicks(2, 48_000, 3))
+    with nothing_survives(tmp_path):
+        save(sink, pictures(5))
+
+    assert list(tmp_path.iterdir()) == [sink.path] and sink.notes == []
+    assert b"moof" not in sink.path.read_bytes()
+    assert count_frames(sink.video, sink.path, FFmpegProcess) == 5
+    assert abs(len(heard(sink.path)[0]) - 24_000) <= 3
