@@ -24,7 +24,7 @@ class AsyncVAEDecode(io.ComfyNode):
             inputs=[
                 *running.decode_inputs(),
                 *running.decode_ring_inputs(),
-                *running.advanced(tiling_inputs()),
+                *running.advanced([*tiling_inputs(), running.decoder_input()]),
             ],
             outputs=[io.Image.Output(tooltip="The decoded frames, those of VAE Decode bit for bit.")],
         )
@@ -45,6 +45,7 @@ class AsyncVAEDecode(io.ComfyNode):
         overlap: int = 64,
         temporal_size: int = 0,
         temporal_overlap: int = 8,
+        decoder: str = "auto",
     ) -> io.NodeOutput:
         check_vae(vae)
         result = await running.run(
@@ -55,5 +56,6 @@ class AsyncVAEDecode(io.ComfyNode):
             buffer_depth=buffer_depth,
             output_images=True,
             tiling=tiling_of(vae, tile_size, overlap, temporal_size, temporal_overlap),
+            decoder=decoder,
         )
         return io.NodeOutput(result.images, ui=result.ui)

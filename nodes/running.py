@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import folder_paths
 import torch
 from comfy import model_management
 from comfy_api.v0_0_2 import io
@@ -72,6 +74,18 @@ def decode_ring_inputs() -> list[io.Input]:
     )
 
 
+def decoder_input() -> io.Input:
+    """Whose decoder the decode nodes run."""
+    return io.Combo.Input(
+        "decoder",
+        options=["auto", "stock"],
+        default="auto",
+        optional=True,
+        tooltip="auto: blocks of the decoder are replaced by faster ones, wherever these were proven on this machine "
+        "to give the same bits. stock: nothing is replaced.",
+    )
+
+
 def images_ring_inputs() -> list[io.Input]:
     """How frames travel that are there already."""
     return _ring_inputs("Frames that travel together to the writers. Smaller starts saving sooner.")
@@ -117,6 +131,7 @@ async def run(
     buffer_depth: int,
     output_images: bool,
     tiling: Tiling | None = None,
+    decoder: str = "auto",
     files: FilesShown = dict,
     notes: Sequence[str] = (),
 ) -> Result:
@@ -130,6 +145,7 @@ async def run(
         buffer_depth: slots of the ring.
         output_images: make the IMAGE as well.
         tiling: tiles and windows that the user asked for.
+        decoder: ``auto``: faster where the bits are the same; ``stock``: as it is.
         files: what the node shows of its files.
         notes: what the report is to say beside its own warnings.
 
@@ -173,13 +189,20 @@ async def run(
         # Not around the whole block: other nodes run in this thread while this one waits below.
         with vae_side.device_context(vae.device), vae_side.explained(vae, latent):
             try:
-                pipeline.decode(ladder, latent)
+                pipeline.decode(
+                    ladder, latent, decoder="stock" if decoder == "stock" else "auto", verdicts=_verdicts_folder()
+                )
             finally:
                 if ladder.warning is not None:
                     pipeline.warnings.append(ladder.warning)
         await running.wait(pipeline.end())
     image = image_output.blocker() if images is None else _image_of(images, vae)
     return Result(images=image, ui=running.ui(files()))
+
+
+def _verdicts_folder() -> Path:
+    """Where what was proven of decoders on this machine is kept."""
+    return Path(folder_paths.get_user_directory()) / "async_vae_decode" / "decoders"
 
 
 async def run_images(

@@ -29,7 +29,9 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
                 *running.decode_inputs(),
                 *frame_files.inputs(),
                 *running.decode_ring_inputs(),
-                *running.advanced([*frame_files.further_inputs(), output_images_input(), *tiling_inputs()]),
+                *running.advanced(
+                    [*frame_files.further_inputs(), output_images_input(), *tiling_inputs(), running.decoder_input()]
+                ),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="The frames, made when connected.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -66,6 +68,7 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
         overlap: int = 64,
         temporal_size: int = 0,
         temporal_overlap: int = 8,
+        decoder: str = "auto",
     ) -> io.NodeOutput:
         check_vae(vae)
         tiling = tiling_of(vae, tile_size, overlap, temporal_size, temporal_overlap)
@@ -80,6 +83,7 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
             buffer_depth=buffer_depth,
             output_images=output_images or is_connected(IMAGES),
             tiling=tiling,
+            decoder=decoder,
             files=files.ui,
         )
         return io.NodeOutput(result.images, ui=result.ui)

@@ -29,7 +29,9 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
                 *running.decode_inputs(),
                 *video_files.inputs(),
                 *running.decode_ring_inputs(),
-                *running.advanced([*video_files.further_inputs(), output_images_input(), *tiling_inputs()]),
+                *running.advanced(
+                    [*video_files.further_inputs(), output_images_input(), *tiling_inputs(), running.decoder_input()]
+                ),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The video, backed by the file."),
@@ -71,6 +73,7 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
         overlap: int = 64,
         temporal_size: int = 0,
         temporal_overlap: int = 8,
+        decoder: str = "auto",
         **options: Any,
     ) -> io.NodeOutput:
         check_vae(vae)
@@ -87,6 +90,7 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
             buffer_depth=buffer_depth,
             output_images=output_images or is_connected(IMAGES),
             tiling=tiling,
+            decoder=decoder,
             files=file.ui,
             notes=[*file.notes, *clips_note(vae, latent)],
         )

@@ -1,0 +1,229 @@
+"""The faster decoder beside stock's, clip by clip, bit for bit; and how long both take. On a CUDA device.
+
+    python tests/benchmarks/decoder_soak.py --family diffusers-wan2.1 --seconds 60 --out soak.json
+    python tests/benchmarks/decoder_soak.py --family comfy-wan2.1 --core ~/ComfyUI --time 90x160x21 --out soak.json
+
+Full-size models with random weights in bfloat16; sizes and lengths at random, odd ones too; latents of noise and soft
+ones. Every clip is decoded by stock's decoder, by the faster one while it proves itself, and by the faster one again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+import types
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from async_decode.decoders import faster
+
+FAMILIES = ("comfy-wan2.1", "comfy-wan2.2", "diffusers-wan2.1", "diffusers-wan2.2", "diffusers-qwen-image")
+DEVICE, DTYPE = torch.device("cuda", 0), torch.bfloat16
+Decode = Callable[[Tensor], Tensor]
+
+
+def model_of(family: str, core: Path | None) -> tuple[Any, Decode, int]:
+    """The model, its decode, and the channels of its latent."""
+    if core is not None:
+        sys.path.insert(0, str(core))
+        # Nothing of it is needed here, and it may not be installed.
+        kitchen: Any = types.ModuleType("comfy_kitchen")
+        kitchen.int8_attention_is_available = lambda: False
+        sys.modules.setdefault("comfy_kitchen", kitchen)
+        import comfy.options
+
+        comfy.options.enable_args_parsing(False)
+    shape = {
+        "dim_mult": [1, 2, 4, 4],
+        "num_res_blocks": 2,
+        "attn_scales": [],
+        "temperal_downsample": [False, True, True],
+    }
+    if family == "comfy-wan2.1":
+        from comfy.ldm.wan.vae import WanVAE
+
+        model: Any = WanVAE(dim=96, z_dim=16, **shape)
+    elif family == "comfy-wan2.2":
+        from comfy.ldm.wan.vae2_2 import WanVAE as WanVAE22
+
+        model = WanVAE22(dim=160, dec_dim=256, z_dim=48, **shape)
+    else:
+        import diffusers
+
+        if family == "diffusers-qwen-image":
+            model = diffusers.AutoencoderKLQwenImage()
+        elif family == "diffusers-wan2.1":
+            model = diffusers.AutoencoderKLWan()
+        else:
+            model = diffusers.AutoencoderKLWan(
+                base_dim=160,
+                decoder_base_dim=256,
+                z_dim=48,
+                is_residual=True,
+                patch_size=2,
+                in_channels=12,
+                out_channels=12,
+                scale_factor_spatial=16,
+                latents_mean=[0.0] * 48,
+                latents_std=[1.0] * 48,
+            )
+    drawn, generator = model.state_dict(), torch.Generator().manual_seed(1)
+    for name, weight in drawn.items():
+        noise = torch.randn(weight.shape, generator=generator)
+        if "gamma" in name:
+            drawn[name] = 1 + 0.1 * noise
+        else:
+            drawn[name] = noise * ((1 / weight[0].numel()) ** 0.5 if weight.ndim > 1 else 0.02)
+    model.load_state_dict(drawn)
+    model = model.to(DEVICE, DTYPE).eval().requires_grad_(False)
+    channels = 48 if family.endswith("2.2") else 16
+    return model, model.decode if core is not None else lambda latent: model.decode(latent).sample, channels
+
+
+def latent_of(seed: int, channels: int, size: tuple[int, int, int]) -> Tensor:
+    """Noise, or, for every other seed, something as soft as a latent of a video."""
+    time_, height, width = size[2], size[0], size[1]
+    generator = torch.Generator().manual_seed(seed)
+    if seed % 2:
+        small = torch.randn(
+            1, channels, max(1, time_ // 2), max(1, height // 6), max(1, width // 6), generator=generator
+        )
+        drawn = torch.nn.functional.interpolate(small, (time_, height, width), mode="trilinear")
+        drawn = drawn + 0.05 * torch.randn(1, channels, time_, height, width, generator=generator)
+    else:
+        drawn = torch.randn(1, channels, time_, height, width, generator=generator)
+    return (drawn * (0.5 + 0.1 * (seed % 8))).to(DEVICE, DTYPE)
+
+
+def size_of(seed: int, largest: int) -> tuple[int, int, int]:
+    """Height, width and frames of a latent."""
+    drawn = random.Random(seed)
+    return drawn.randint(6, largest), drawn.randint(6, largest), drawn.choice((1, 1, 2, 3, 4, 5, 6, 7, 9))
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.view(torch.int16), b.view(torch.int16))
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """The best of three, after one to warm up."""
+    taken = []
+    for _ in range(4):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        call()
+        torch.cuda.synchronize()
+        taken.append(time.perf_counter() - began)
+    return min(taken[1:])
+
+
+def peak(call: Callable[[], Any]) -> int:
+    """Bytes of device memory at the worst moment."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", choices=FAMILIES, required=True)
+    parser.add_argument("--core", type=Path, help="a checkout of ComfyUI, for its own classes")
+    parser.add_argument("--seconds", type=float, default=0.0, help="soak for so long")
+    parser.add_argument("--clips", type=int, default=10**6, help="soak so many clips at most")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--largest", type=int, default=40, help="the longest side of a latent in the soak")
+    parser.add_argument("--time", nargs="*", default=[], metavar="HxWxT", help="latents to time")
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    model, decode, channels = model_of(asked.family, asked.core)
+    folder = Path(tempfile.mkdtemp())
+    uses: list[Any] = []
+
+    def ours(latent: Tensor) -> Tensor:
+        with faster(model, device=DEVICE, verdicts=folder) as use:
+            frames = decode(latent)
+        uses.append(use)
+        return frames
+
+    result: dict[str, Any] = {
+        "family": asked.family,
+        "date": time.strftime("%Y-%m-%d"),
+        "card": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "cudnn": torch.backends.cudnn.version(),
+        "type": str(DTYPE),
+        "timed": [],
+    }
+    with torch.inference_mode():
+        for told in asked.time:
+            height, width, frames = (int(number) for number in told.split("x"))
+            latent = latent_of(0, channels, (height, width, frames))
+            expected = decode(latent)
+            equal = [same(ours(latent), expected) for _ in range(2)]
+            del expected
+            stock, fast = seconds(lambda latent=latent: decode(latent)), seconds(lambda latent=latent: ours(latent))
+            bytes_stock, bytes_fast = (
+                peak(lambda latent=latent: decode(latent)),
+                peak(lambda latent=latent: ours(latent)),
+            )
+            row = {
+                "latent": told,
+                "equal": equal,
+                "stock_seconds": stock,
+                "seconds": fast,
+                "of_stock": fast / stock,
+                "peak_bytes_stock": bytes_stock,
+                "peak_bytes": bytes_fast,
+                "summary": uses[-1].summary,
+            }
+            result["timed"].append(row)
+            print(json.dumps(row), flush=True)
+            asked.out.write_text(json.dumps(result, indent=1))
+        began, differ, clips, audited, seed = time.monotonic(), [], 0, 0, asked.first_seed
+        while time.monotonic() - began < asked.seconds and clips < asked.clips:
+            size = size_of(seed, asked.largest)
+            latent = latent_of(seed, channels, size)
+            expected = decode(latent)
+            for number in range(2):
+                if not same(ours(latent), expected):
+                    differ.append([seed, list(size), number])
+            clips, seed = clips + 1, seed + 1
+        audited = sum(use._step.auditor.audited for use in uses if use._step is not None)
+        known = uses[-1]._step.verdicts if uses and uses[-1]._step is not None else None
+        result["soak"] = {
+            "clips": clips,
+            "seeds": [asked.first_seed, seed - 1],
+            "largest_side": asked.largest,
+            "differ": differ,
+            "audited": audited,
+            "audits_failed": sum(len(use.warnings) for use in uses),
+            "steps_known": 0 if known is None else len(known.steps),
+            "calls": {}
+            if known is None
+            else dict(Counter("proven" if one.proven else one.reason for one in known.verdicts.values())),
+            "orders": {}
+            if known is None
+            else dict(Counter(str(order.to_json()) for one in known.verdicts.values() for order in one.ways.orders)),
+            "convolutions": {}
+            if known is None
+            else dict(Counter(way for one in known.verdicts.values() for way in one.ways.convs)),
+        }
+    print(json.dumps(result["soak"]), flush=True)
+    asked.out.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
