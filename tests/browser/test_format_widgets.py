@@ -33,7 +33,12 @@ ALL = WITHOUT_FORMAT.union(*FORMATS.values())
 def shown(front_end: FrontEnd, node: str) -> set[str]:
     """The widgets that a user sees."""
     drawn: set[str] = set(
-        front_end.node(node, "node.widgets.filter((w) => node.isWidgetVisible?.(w) ?? !w.hidden).map((w) => w.name)")
+        # Newest front ends hide what is connected themselves.
+        front_end.node(
+            node,
+            "node.widgets.filter((w) => w.visibility ? !w.visibility.suppression.byExtension "
+            ": node.isWidgetVisible?.(w) ?? !w.hidden).map((w) => w.name)",
+        )
     )
     if not front_end.label.startswith("vue"):
         return drawn

@@ -227,6 +227,8 @@ def test_a_whole_number_of_frames_a_second_stays_connected(front_end: FrontEnd) 
 
 def test_every_replaced_node_has_room(open_front_end: Callable[..., FrontEnd], renderer: Renderer) -> None:
     front_end = open_front_end(renderer=renderer)
+    if renderer == "vue" and front_end.server.core.version == "0.3.64":
+        pytest.skip("its Vue nodes, which are experimental, are larger than the graph has them")
     # Stock's nodes are small: rows of them as close as people put them.
     for top in (0, 180, 360, 540):
         latent = front_end.add("EmptyLatentImage", pos=(0, top))

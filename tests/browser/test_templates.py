@@ -35,11 +35,19 @@ async ([workflow, undo]) => {
   const open = (content) => app.loadGraphData(content, true, true, app.extensionManager.workflow.activeWorkflow);
   const { execute } = app.extensionManager.command;
   await open(workflow);
+  // Lists that come from the server come after the workflow.
+  const waits = () => JSON.stringify(serialized()).includes("Loading...");
+  const settle = async () => {
+    for (let i = 0; i < 50 && waits(); i++) await new Promise((done) => setTimeout(done, 100));
+  };
+  await settle();
   const before = { workflow: serialized(), prompt: await prompt() };
   await execute("AsyncVAEDecode.ReplaceAll");
+  await settle();
   const after = { workflow: serialized(), prompt: await prompt() };
   if (!undo) return { before, after, undone: null };
   await execute("Comfy.Undo");
+  await settle();
   return { before, after, undone: serialized() };
 }
 """

@@ -11,8 +11,8 @@ import { PIPELINE_NODES, nodeAt, rootGraph } from "./graph_nodes.js";
 
 /** The widget in which LiteGraph draws images. */
 const IMAGE_WIDGET = "$$canvas-image-preview";
-/** Previews that are dropped, by node: one that is being loaded then may come later. @type {WeakMap<LGraphNode, Set<string>>} */
-const dropped = new WeakMap();
+/** Nodes that have been executed: a preview that is being loaded then may come later. @type {WeakSet<LGraphNode>} */
+const executed = new WeakSet();
 
 /** A file as ComfyUI names it in outputs. @typedef {{ filename: string, subfolder: string, type: string }} Saved */
 
@@ -58,9 +58,7 @@ function dropPreview(id) {
   for (const [index] of parts.entries()) {
     const shown = nodeAt(parts.slice(0, index + 1).join(":"));
     if (!shown) continue;
-    const urls = dropped.get(shown) ?? new Set();
-    for (const url of app.nodePreviewImages?.[locatorOf(shown)] ?? []) urls.add(url);
-    dropped.set(shown, urls);
+    executed.add(shown);
     for (const previews of [app.nodePreviewImages, stored()?.nodePreviewImages]) {
       if (previews) delete previews[locatorOf(shown)];
     }
@@ -89,8 +87,8 @@ function showInstead(id, output, file) {
  * @param {LGraphNode} node
  */
 function forgetPictures(node) {
-  const urls = dropped.get(node);
-  if (!urls || !node.imgs?.some((/** @type {HTMLImageElement} */ image) => urls.has(image.src))) return;
+  // What was saved comes from the server; a preview is in the browser's memory.
+  if (!executed.has(node) || !node.imgs?.some((/** @type {HTMLImageElement} */ { src }) => src.startsWith("blob:"))) return;
   node.imgs = undefined;
   node.preview = undefined;
   // What it saved is shown anew where that was in its place.
@@ -105,6 +103,7 @@ function forgetPictures(node) {
 function dropOutputs(id) {
   const node = nodeAt(id);
   if (!node || !PIPELINE_NODES.has(node.comfyClass)) return;
+  executed.delete(node);
   for (const outputs of [app.nodeOutputs, stored()?.nodeOutputs]) {
     if (outputs?.[locatorOf(node)]) delete outputs[locatorOf(node)];
   }

@@ -39,16 +39,27 @@ async function performNow(swaps) {
   });
   const view = viewNow();
   const [undo, redo] = [[...tracker.undoQueue], [...tracker.redoQueue]];
+  const load = async (/** @type {any} */ workflow, /** @type {any[]} */ steps) => {
+    await tracker.updateState([structuredClone(workflow)], steps);
+    return serialized();
+  };
   let wrong;
   try {
-    await tracker.updateState([structuredClone(wanted)], tracker.undoQueue);
-    wrong = differences(wanted, serialized());
+    wrong = differences(wanted, await load(wanted, tracker.undoQueue));
+    if (wrong.length) {
+      // What opening alone changes, a list that comes from a server for example, is not the swap's doing.
+      const noise = new Set(differences(before, await load(before, [])));
+      wrong = wrong.filter((what) => !noise.has(what));
+      if (!wrong.length) {
+        wrong = differences(wanted, await load(wanted, [])).filter((what) => !noise.has(what));
+      }
+    }
   } catch (error) {
     wrong = [String(error)];
   }
   if (wrong.length) {
     console.warn("Async VAE Decode: the workflow is as it was before the swap, which would have changed", wrong);
-    await tracker.updateState([structuredClone(before)], []);
+    await load(before, []);
   }
   const kept = wrong.length ? [undo, redo] : [tracker.undoQueue, []];
   tracker.undoQueue.splice(0, Infinity, ...kept[0]);
