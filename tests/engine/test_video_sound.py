@@ -255,7 +255,8 @@ def test_more_channels_than_comfyui_can_read_are_mixed(tmp_path: Path, name: str
 @pytest.mark.parametrize("seconds", [0.4, 60.0])
 @pytest.mark.parametrize("name", [name for name, video in VIDEO_FORMATS.items() if video.sound is not None])
 def test_sound_is_as_long_as_frames_that_nobody_had_counted(tmp_path: Path, name: str, seconds: float) -> None:
-    frames = pictures(25, 64, 96)
+    # The least of DNxHR.
+    frames = pictures(25, 120, 256)
     sink = VideoSink(
         OutputNames(tmp_path, "a"),
         fps=Fraction(24000, 1001),
