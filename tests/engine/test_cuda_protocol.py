@@ -88,7 +88,7 @@ def test_a_tap_runs_with_the_pipelines_device_as_the_current_one(cuda: FakeCuda)
     tap = Pieces(VideoDecoder(torch.nn.Module(), lambda z: z, DEVICE, torch.float32))
 
     with FramePipeline([sink], device=DEVICE) as pipeline:
-        pipeline.decode(tap, latent)
+        pipeline.decode(tap, latent, decoder="stock")
 
     assert (tap.current, cuda.current_device()) == (1, 0)
     assert sink.frames.shape == (6, 4, 6, 3)

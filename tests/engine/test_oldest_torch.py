@@ -16,4 +16,4 @@ def test_a_torch_without_16_bits_is_refused_at_once() -> None:
 
     last = run.stderr.strip().splitlines()[-1]
     assert run.returncode != 0
-    assert last == "ImportError: Async VAE Decode needs torch 2.3 or newer, for its 16-bit frames; this is 2.2.2"
+    assert last == "ImportError: Async VAE Decode needs torch 2.3 or newer, which has 16-bit frames; this is 2.2.2"
