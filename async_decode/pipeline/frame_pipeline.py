@@ -30,7 +30,7 @@ from ..errors import Cancelled, DecodeError
 from ..sinks.base import Sink
 from ..taps.base import Tap
 from .feeder import Feeder
-from .run import Run
+from .run import Run, nan_warning
 from .stages import Stages
 
 
@@ -335,7 +335,7 @@ class FramePipeline(Run):
             self._stages.close(self._attempt)
             nan_frame = self._stages.copying.nan_frame
             if nan_frame is not None:
-                self.warnings.append(_nan_warning(nan_frame, self.decoding))
+                self.warnings.append(nan_warning(nan_frame, self.decoding))
         self._flow.drop()
         for sink in self.sinks:
             self.warnings.extend(sink.notes)
@@ -348,10 +348,3 @@ class FramePipeline(Run):
             if self._flow.error is not None:
                 self.warnings.append(f"while the run was ended: {error!r}")
             self._flow.fail(error)
-
-
-def _nan_warning(frame: int, decoding: Decoding | None) -> str:
-    warning = f"frame {frame} is the first that holds NaN (not a number): it was saved as stock saves it"
-    if decoding is not None and decoding.kind == "images":
-        return warning
-    return f"{warning}; decode in a wider type, for example with --fp32-vae"

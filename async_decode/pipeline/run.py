@@ -145,3 +145,11 @@ def _whole_number(name: str, value: int, most: int, unit: str) -> int:
     if not 1 <= number <= most:
         raise ValueError(f"{name} must be from 1 to {most} {unit}, got {value!r}")
     return number
+
+
+def nan_warning(frame: int, decoding: Decoding | None) -> str:
+    """What the report says of the first frame that held a NaN."""
+    warning = f"frame {frame} is the first that holds NaN (not a number): it was saved as stock saves it"
+    if decoding is not None and decoding.kind == "images":
+        return warning
+    return f"{warning}; decode in a wider type, for example with --fp32-vae"
