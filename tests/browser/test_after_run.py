@@ -89,7 +89,9 @@ def test_what_was_saved_is_shown(
         nodes[type] = node
     front_end.centre(decode, *nodes.values())
 
-    for round in range(2):
+    # A second run meets what the first one left; further ones where a short run has had no preview.
+    previewed: set[str] = set()
+    for round in range(5):
         page.evaluate("() => { window.previewed.length = 0; }")
         for node in nodes.values():
             # Nothing comes from the cache.
@@ -99,16 +101,18 @@ def test_what_was_saved_is_shown(
         entry = front_end.wait(prompt_id)
         page.wait_for_function("id => window.ended.includes(id)", arg=prompt_id)
         assert entry["status"]["status_str"] == "success"
-        previewed = set(page.evaluate("() => window.previewed"))
+        previewed |= set(page.evaluate("() => window.previewed"))
         for type, node in nodes.items():
             saved = entry["outputs"][node]["images"]
-            assert node in previewed, f"{type} has had no preview that could be left"
             if "Video" in type:
                 shows_video(front_end, node, type, [96, 64])
             else:
                 shows_gallery(front_end, node, [file["filename"] for file in saved])
         if round == 0:
             front_end.screenshot("after-run", decode, *nodes.values())
+        elif previewed.issuperset(nodes.values()):
+            break
+    assert previewed.issuperset(nodes.values()), "without a preview there is nothing that could be left"
     if renderer == "litegraph":
         # A preview that was being loaded when the node had been executed.
         late = "Object.assign(new Image(), { src: window.previews[argument] })"
