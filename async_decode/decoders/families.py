@@ -63,6 +63,8 @@ def find(model: torch.nn.Module) -> tuple[torch.nn.Module, list[Place], list[str
     for module in (decoder, *(part for place in places for part in place.module.modules())):
         if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
             raise Unknown(f"something else has changed this {type(model).__name__}")
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            raise Unknown(f"this {type(model).__name__} is compiled")
     if decoder.training and any(isinstance(part, torch.nn.Dropout) and part.p for part in decoder.modules()):
         raise Unknown(f"this {type(model).__name__} is in training")
     return decoder, places, sources

@@ -91,12 +91,16 @@ def faster(
         return
     try:
         decoder, places, sources = find(model)
+        dtype = next(decoder.parameters()).dtype
+        known = Verdicts(verdicts, environment_of(decoder, device, dtype, sources))
     except Unknown as unknown:
         use.reason = str(unknown)
+    except Exception as error:
+        # Whatever is odd about this model or this machine, stock's decoder runs.
+        use.reason = f"the faster one could not be made ready: {type(error).__name__}: {error}"
+    if use.reason:
         yield use
         return
-    dtype = next(decoder.parameters()).dtype
-    known = Verdicts(verdicts, environment_of(decoder, device, dtype, sources))
     step = use._step = Step(
         decoder,
         places,

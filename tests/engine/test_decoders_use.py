@@ -89,3 +89,14 @@ def test_audits_stay_within_their_budget_and_choose_other_places() -> None:
         assert auditor.audited > 0
         assert spent <= BUDGET * 50 * sum(times.values())
     assert len(chosen) == len(times)
+
+
+def test_model_that_cannot_be_read_is_decoded_by_stocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_model: torch.nn.Module) -> None:
+        raise AttributeError("no head")
+
+    monkeypatch.setattr(use, "why_not", lambda device: "")
+    monkeypatch.setattr(use, "find", broken)
+    with faster(Toy(), device=CPU) as used:
+        pass
+    assert "could not be made ready" in used.summary and "no head" in used.summary
