@@ -113,6 +113,10 @@ def test_what_was_saved_is_shown(
         elif previewed.issuperset(nodes.values()):
             break
     assert previewed.issuperset(nodes.values()), "without a preview there is nothing that could be left"
+    # What the help pages show.
+    for type, node in {**nodes, "AsyncVAEDecode": decode}.items():
+        front_end.centre(node, scale=1.0)
+        front_end.screenshot(f"help-{type}", node)
     if renderer == "litegraph":
         # A preview that was being loaded when the node had been executed.
         late = "Object.assign(new Image(), { src: window.previews[argument] })"
@@ -123,10 +127,6 @@ def test_what_was_saved_is_shown(
             )
             if "Frames" in type:
                 shows_gallery(front_end, node, [file["filename"] for file in entry["outputs"][node]["images"]])
-    # What the help pages show.
-    for type, node in {**nodes, "AsyncVAEDecode": decode}.items():
-        front_end.centre(node, scale=1.0)
-        front_end.screenshot(f"help-{type}", node)
 
 
 @pytest.mark.parametrize("renderer", ["litegraph", "vue"])
