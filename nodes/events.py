@@ -94,6 +94,11 @@ class RunEvents:
             with self._lock:
                 _send(ENDED, self._run.end())
 
+    def tell(self, event: str, data: dict[str, Any]) -> None:
+        """Tell every browser something of this run."""
+        assert self._run is not None, "it has begun"
+        _send(event, {**self._run.brief(), **data})
+
     def show(self, ui: dict[str, Any]) -> None:
         """Have the browser show ``ui`` in the node, as ComfyUI does when a node returns it."""
         facts = self._facts

@@ -152,7 +152,8 @@ class FrameFiles:
         self.sink = ImageFilesSink(target.names, encoder, writers=options.writers or None)
         self._subfolder = target.subfolder
 
-    def ui(self) -> dict[str, Any]:
-        """The whole files, as a node's ``ui`` shows them."""
-        saved = [ui.SavedResult(path.name, self._subfolder, io.FolderType.output) for path in self.sink.files]
+    def ui(self, whole: bool = True) -> dict[str, Any]:
+        """The files as a node's ``ui`` shows them: those that are whole, or all that have a name."""
+        files = self.sink.files if whole else self.sink.reserved
+        saved = [ui.SavedResult(path.name, self._subfolder, io.FolderType.output) for path in files]
         return ui.SavedImages(saved).as_dict()

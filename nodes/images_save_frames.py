@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 
 from . import frame_files, running, saving
+from .background import WITH_THE_NODE, finish_input
 
 
 class AsyncSaveFrames(io.ComfyNode):
@@ -23,7 +24,7 @@ class AsyncSaveFrames(io.ComfyNode):
                 *running.images_inputs(),
                 *frame_files.inputs(),
                 *running.images_ring_inputs(),
-                *running.advanced(frame_files.further_inputs()),
+                *running.advanced([*frame_files.further_inputs(), finish_input()]),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="The frames, as they came in.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -47,12 +48,13 @@ class AsyncSaveFrames(io.ComfyNode):
         quality: int,
         input_color_space: str,
         writers: int,
+        finish: str = WITH_THE_NODE,
     ) -> io.NodeOutput:
         running.check_images(images)
         _, height, width, _ = images.shape
         options = frame_files.Options(filename_prefix, format, compression, quality, input_color_space, writers)
         files = frame_files.FrameFiles(cls.hidden, options, width, height)
-        shown = await running.run_images(
-            images, [files.sink], chunk_size=chunk_size, buffer_depth=buffer_depth, files=files.ui
+        result = await running.run_images(
+            images, [files.sink], chunk_size=chunk_size, buffer_depth=buffer_depth, files=files.ui, finish=finish
         )
-        return io.NodeOutput(images, ui=shown)
+        return io.NodeOutput(images, ui=result.ui)

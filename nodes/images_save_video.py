@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 
 from . import running, saving, video_files
+from .background import WITH_THE_NODE, finish_input
 
 
 class AsyncSaveVideo(io.ComfyNode):
@@ -23,7 +24,7 @@ class AsyncSaveVideo(io.ComfyNode):
                 *running.images_inputs(),
                 *video_files.inputs(),
                 *running.images_ring_inputs(),
-                *running.advanced(video_files.further_inputs()),
+                *running.advanced([*video_files.further_inputs(), finish_input()]),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The video, backed by the file."),
@@ -52,12 +53,19 @@ class AsyncSaveVideo(io.ComfyNode):
         chunk_size: int,
         buffer_depth: int,
         filename_prefix: str,
+        finish: str = WITH_THE_NODE,
         **options: Any,
     ) -> io.NodeOutput:
         running.check_images(images)
         _, height, width, channels = images.shape
         file = video_files.VideoFile(cls.hidden, filename_prefix, width, height, channels, images.device, **options)
-        shown = await running.run_images(
-            images, file.sinks, chunk_size=chunk_size, buffer_depth=buffer_depth, files=file.ui, notes=file.notes
+        result = await running.run_images(
+            images,
+            file.sinks,
+            chunk_size=chunk_size,
+            buffer_depth=buffer_depth,
+            files=file.ui,
+            notes=file.notes,
+            finish=finish,
         )
-        return io.NodeOutput(file.video(), images, ui=shown)
+        return io.NodeOutput(file.video(result.later), images, ui=result.ui)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
@@ -14,15 +15,18 @@ from typing import Any
 import comfy.utils
 from comfy import model_management
 
-from ..async_decode import FramePipeline
+from ..async_decode import Cancelled, FramePipeline
 from ..async_decode.sinks import PreviewSink, Sink
-from . import cancels, events
+from . import background, cancels, events
 
 #: How often a node that waits for its sinks looks at the progress and at ComfyUI's interrupt, in seconds.
 TAIL_INTERVAL = 0.05
 #: Under this key the report is in a node's ``ui`` output, hence in the history and in the ``executed`` event. It is a
 #: text that holds JSON, because ComfyUI counts every object there as a file that a prompt has made.
 REPORT_KEY = "async_vae_decode"
+
+#: What a node shows of the files that its sinks make: told whether all of them are whole, or have a name at least.
+FilesShown = Callable[[bool], dict[str, Any]]
 
 
 class NodeRun:
@@ -44,11 +48,14 @@ class NodeRun:
         self._preview = PreviewSink(wish.interval) if wish.enabled else None
         self._bar = comfy.utils.ProgressBar(1)
         self._shown = -1
+        #: Since the node has returned, or will in a moment.
+        self._left = False
+        self._over = False
         #: Since another branch of the prompt has failed.
         self._patience: cancels.Patience | None = None
         self.pipeline = FramePipeline(
             [*sinks, *([self._preview] if self._preview else [])],
-            cancels=(model_management.InterruptProcessingException, asyncio.CancelledError),
+            cancels=(model_management.InterruptProcessingException, asyncio.CancelledError, Cancelled),
             **settings,
         )
 
@@ -66,10 +73,15 @@ class NodeRun:
         try:
             self.pipeline.__exit__(kind, error, traceback)
         finally:
+            self._over = True
             self._events.end()
 
     def poll(self) -> None:
         """Show how many frames have been written; raise if the user has cancelled."""
+        if self._left:
+            # What the user cancels now is another prompt.
+            background.runs.go_on()
+            return
         model_management.throw_exception_if_processing_interrupted()
         pipeline = self.pipeline
         image = None if self._preview is None else self._preview.take()
@@ -84,16 +96,29 @@ class NodeRun:
             None if image is None else ("JPEG", image if image.mode == "L" else image.convert("RGB"), max(image.size)),
         )
 
-    async def wait(self, closing: Future[None]) -> None:
-        """Wait for the sinks; other nodes that are ready run meanwhile.
+    async def wait_or_leave(
+        self, closing: Future[None], held: contextlib.ExitStack | None, files: FilesShown
+    ) -> background.BackgroundRun | None:
+        """Wait for the sinks; or, with ``held``, until the device has done its part, and leave the rest to others."""
+        await self.wait(closing, *([self.pipeline.copied] if held is not None else []))
+        # After an error there is nothing to be finished: it is raised by leaving the block.
+        if held is None or closing.done() or self.pipeline.error is not None:
+            return None
+        self._left = True
+        run = background.BackgroundRun(self.pipeline, held.pop_all(), self._events, lambda: self._output(files))
+        background.runs.take(run)
+        return run
+
+    async def wait(self, *any_of: Future[None]) -> None:
+        """Wait until one of these is done; other nodes that are ready run meanwhile.
 
         Where another branch of the prompt fails, ComfyUI cancels this task and waits for its end: what was decoded is
         saved all the same, as long as that gets on and the user does not cancel.
         """
-        done, began = asyncio.wrap_future(closing), time.monotonic()
-        while not done.done():
+        waiting, began = [asyncio.wrap_future(future) for future in any_of], time.monotonic()
+        while not any(future.done() for future in waiting):
             try:
-                await asyncio.wait({done}, timeout=TAIL_INTERVAL)
+                await asyncio.wait(waiting, timeout=TAIL_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:
                 if cancels.by_user():
                     raise
@@ -112,15 +137,22 @@ class NodeRun:
             if self._patience.ended((self.pipeline.received, self.pipeline.written)):
                 raise asyncio.CancelledError("another branch has failed, and saving gets no further")
 
-    def ui(self, files: dict[str, Any]) -> dict[str, list[Any]]:
-        """What the node shows when the run is over: ``files``, and the report."""
-        self.poll()
-        for warning in self.pipeline.report.warnings:
-            logging.warning("Async VAE Decode: %s", warning)
-        report = {**self.pipeline.report.to_json(), "run": self._events.run_id}
-        shown = {**files, REPORT_KEY: [json.dumps(report)]}
+    def ui(self, files: FilesShown) -> dict[str, list[Any]]:
+        """What the node shows when it returns: its files, and the report, which says whether they are whole yet."""
+        if not self._left:
+            self.poll()
+            for warning in self.pipeline.report.warnings:
+                logging.warning("Async VAE Decode: %s", warning)
+        shown = self._output(files)
         if self._patience is not None:
             # Nobody takes the result of a task that was cancelled.
             logging.info("Async VAE Decode: another branch of the prompt has failed; what was decoded has been saved")
             self._events.show(shown)
         return shown
+
+    def _output(self, files: FilesShown) -> dict[str, Any]:
+        finishing = self._left and not self._over
+        report = {**self.pipeline.report.to_json(), "run": self._events.run_id, "finishing": finishing}
+        if finishing:
+            report["outcome"] = "running"
+        return {**files(not finishing), REPORT_KEY: [json.dumps(report)]}

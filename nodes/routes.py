@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 from server import PromptServer
 
-from . import events
+from . import background, events
 
 PREFIX = "/async_vae_decode"
 #: Seconds between two previews that a browser may ask for.
@@ -28,6 +28,7 @@ def add_routes() -> None:
     routes.get(f"{PREFIX}/runs/{{run}}")(show_run)
     routes.get(f"{PREFIX}/runs/{{run}}/trace")(download_trace)
     routes.post(f"{PREFIX}/preview")(wish_preview)
+    routes.post(f"{PREFIX}/runs/cancel")(cancel_runs)
 
 
 async def list_runs(request: web.Request) -> web.Response:
@@ -36,8 +37,28 @@ async def list_runs(request: web.Request) -> web.Response:
 
 
 async def show_run(request: web.Request) -> web.Response:
-    """What events have told of a run so far."""
-    return web.json_response(await asyncio.to_thread(_run_of(request).snapshot))
+    """What events have told of a run so far, and whether its files are whole: its ``state``.
+
+    ``running``, ``saving`` (in the background), and when it is over ``completed``, ``cancelled`` or ``failed``.
+    """
+    run = _run_of(request)
+    told = await asyncio.to_thread(run.snapshot)
+    if run.over:
+        state = told["report"]["outcome"]
+    else:
+        state = "saving" if run.id in {other.id for other in background.runs.all()} else "running"
+    return web.json_response({**told, "state": state})
+
+
+async def cancel_runs(request: web.Request) -> web.Response:
+    """Cut short the run in the background whose id is ``run``, or all of them where it is null; tells how many."""
+    try:
+        asked: Any = await request.json()
+    except ValueError:
+        return _refused("expected JSON")
+    if not isinstance(asked, dict) or not isinstance(asked.get("run", 0), str | None):
+        return _refused(f"expected an object with run, an id or null, got {asked!r:.120}")
+    return web.json_response({"cancelled": background.runs.cancel(asked["run"], "the user cancelled it")})
 
 
 async def download_trace(request: web.Request) -> web.Response:

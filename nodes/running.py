@@ -6,8 +6,9 @@ What all nodes share, from the inputs that they have in common to the report in 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from ..async_decode.pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
 from ..async_decode.pipeline.stages import formats_of
 from ..async_decode.sinks import Sink, TensorSink
 from ..async_decode.taps import Ladder, Tiling
-from . import estimates, image_output
+from . import background, estimates, image_output
 from . import tiling as tiling_side
 from . import vae as vae_side
-from .node_run import NodeRun
+from .node_run import FilesShown, NodeRun
 
 CATEGORY = "latent/async"
 
@@ -112,14 +113,12 @@ class Result:
     Attributes:
         images: the IMAGE, or an ``ExecutionBlocker`` that says how to get one.
         ui: what the node shows, and the report.
+        later: who finishes the files in the background, if somebody does.
     """
 
     images: Any
     ui: dict[str, list[Any]]
-
-
-#: What a node shows of the files that its sinks have made; asked when all of them have closed.
-FilesShown = Callable[[], dict[str, Any]]
+    later: background.BackgroundRun | None = None
 
 
 async def run(
@@ -132,10 +131,11 @@ async def run(
     output_images: bool,
     tiling: Tiling | None = None,
     decoder: str = "auto",
-    files: FilesShown = dict,
+    files: FilesShown = lambda _: {},
     notes: Sequence[str] = (),
+    finish: str = background.WITH_THE_NODE,
 ) -> Result:
-    """Decode ``latent`` into ``sinks``; return when all of them have closed.
+    """Decode ``latent`` into ``sinks``; return when all of them have closed, or when the device has done its part.
 
     Args:
         vae: ComfyUI's VAE.
@@ -148,11 +148,15 @@ async def run(
         decoder: ``auto``: faster where the bits are the same; ``stock``: as it is.
         files: what the node shows of its files.
         notes: what the report is to say beside its own warnings.
+        finish: when to return, one of ``background.FINISH``. An IMAGE is whole when the node returns, so that with
+            ``output_images`` it returns with its files.
 
     Raises:
         InterruptProcessingException: the user cancelled.
         AsyncDecodeError: decoding or saving failed.
     """
+    later = finish == background.IN_THE_BACKGROUND and not output_images
+    notes = [*notes, *(await background.room() if later else ())]
     if tiling is None:
         tiling = estimates.tiles_at_once(vae, latent)
         if tiling is not None:
@@ -169,6 +173,7 @@ async def run(
         buffer_depth=buffer_depth,
         device=vae.device,
         finish=vae_side.output_of(vae),
+        backlog=background.BACKLOG if later else 0,
     )
     running.pipeline.warnings.extend(notes)
     ring_bytes = _ring_bytes(vae, latent, sinks, chunk_size, buffer_depth)
@@ -185,7 +190,8 @@ async def run(
     )
     with vae_side.device_context(vae.device):
         vae_side.load(vae, ladder, latent, ring_bytes=ring_bytes)
-    with running as pipeline:
+    with contextlib.ExitStack() as held:
+        pipeline = held.enter_context(running)
         # Not around the whole block: other nodes run in this thread while this one waits below.
         with vae_side.device_context(vae.device), vae_side.explained(vae, latent):
             try:
@@ -195,9 +201,9 @@ async def run(
             finally:
                 if ladder.warning is not None:
                     pipeline.warnings.append(ladder.warning)
-        await running.wait(pipeline.end())
+        left = await running.wait_or_leave(pipeline.end(), held if later else None, files)
     image = image_output.blocker() if images is None else _image_of(images, vae)
-    return Result(images=image, ui=running.ui(files()))
+    return Result(images=image, ui=running.ui(files), later=left)
 
 
 def _verdicts_folder() -> Path:
@@ -213,7 +219,8 @@ async def run_images(
     buffer_depth: int,
     files: FilesShown,
     notes: Sequence[str] = (),
-) -> dict[str, list[Any]]:
+    finish: str = background.WITH_THE_NODE,
+) -> Result:
     """Hand frames that are there already to ``sinks``, a few at a time; return when all of them have closed.
 
     Args:
@@ -223,29 +230,34 @@ async def run_images(
         buffer_depth: slots of the ring.
         files: what the node shows of its files.
         notes: what the report is to say beside its own warnings.
+        finish: when to return, one of ``background.FINISH``.
 
     Returns:
-        What the node shows, and the report.
+        What the node shows, and the report; no IMAGE.
 
     Raises:
         InterruptProcessingException: the user cancelled.
         AsyncDecodeError: saving failed.
     """
+    later = finish == background.IN_THE_BACKGROUND
+    notes = [*notes, *(await background.room() if later else ())]
     running = NodeRun(
         sinks,
         chunk_size=chunk_size,
         buffer_depth=buffer_depth,
         device=images.device,
         finish=FinishedFrames(),
+        backlog=background.BACKLOG if later else 0,
         total_frames=images.shape[0],
         decoding=Decoding("images", exact=True, bounded=True),
     )
     running.pipeline.warnings.extend(notes)
-    with running as pipeline:
+    with contextlib.ExitStack() as held:
+        pipeline = held.enter_context(running)
         with vae_side.device_context(images.device):
             closing = pipeline.feed(images)
-        await running.wait(closing)
-    return running.ui(files())
+        left = await running.wait_or_leave(closing, held if later else None, files)
+    return Result(images=None, ui=running.ui(files), later=left)
 
 
 def check_images(images: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 
 from . import frame_files, running, saving
+from .background import WITH_THE_NODE, finish_input
 from .image_output import is_connected, output_images_input
 from .tiling import check_sizes, tiling_inputs, tiling_of
 from .vae import check_vae, frame_size, latent_of
@@ -30,7 +31,13 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
                 *frame_files.inputs(),
                 *running.decode_ring_inputs(),
                 *running.advanced(
-                    [*frame_files.further_inputs(), output_images_input(), *tiling_inputs(), running.decoder_input()]
+                    [
+                        *frame_files.further_inputs(),
+                        output_images_input(),
+                        *tiling_inputs(),
+                        running.decoder_input(),
+                        finish_input(),
+                    ]
                 ),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="The frames, made when connected.")],
@@ -69,6 +76,7 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
         temporal_size: int = 0,
         temporal_overlap: int = 8,
         decoder: str = "auto",
+        finish: str = WITH_THE_NODE,
     ) -> io.NodeOutput:
         check_vae(vae)
         tiling = tiling_of(vae, tile_size, overlap, temporal_size, temporal_overlap)
@@ -85,5 +93,6 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
             tiling=tiling,
             decoder=decoder,
             files=files.ui,
+            finish=finish,
         )
         return io.NodeOutput(result.images, ui=result.ui)

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 
 from . import running, saving, video_files
+from .background import WITH_THE_NODE, finish_input
 from .image_output import is_connected, output_images_input
 from .tiling import check_sizes, tiling_inputs, tiling_of
 from .vae import check_vae, clips_note, frame_size, latent_of
@@ -30,7 +31,13 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
                 *video_files.inputs(),
                 *running.decode_ring_inputs(),
                 *running.advanced(
-                    [*video_files.further_inputs(), output_images_input(), *tiling_inputs(), running.decoder_input()]
+                    [
+                        *video_files.further_inputs(),
+                        output_images_input(),
+                        *tiling_inputs(),
+                        running.decoder_input(),
+                        finish_input(),
+                    ]
                 ),
             ],
             outputs=[
@@ -74,6 +81,7 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
         temporal_size: int = 0,
         temporal_overlap: int = 8,
         decoder: str = "auto",
+        finish: str = WITH_THE_NODE,
         **options: Any,
     ) -> io.NodeOutput:
         check_vae(vae)
@@ -93,5 +101,6 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
             decoder=decoder,
             files=file.ui,
             notes=[*file.notes, *clips_note(vae, latent)],
+            finish=finish,
         )
-        return io.NodeOutput(file.video(), result.images, ui=result.ui)
+        return io.NodeOutput(file.video(result.later), result.images, ui=result.ui)

@@ -18,7 +18,7 @@ from ..async_decode import SinkError
 from ..async_decode.sinks import H264_MP4, VIDEO_FORMATS, Sink, Sound, VideoFormat, VideoSink, WorkingFormats
 from ..async_decode.sinks.files import OutputNames
 from ..async_decode.sinks.video.notes import check_size
-from . import saving
+from . import background, saving
 
 #: Under this key a node's ``ui`` output names what its player takes instead of the file.
 STAND_IN_KEY = "async_vae_decode_stand_in"
@@ -241,19 +241,36 @@ class VideoFile:
             **shared,
         )
 
-    def video(self) -> Any:
-        """The VIDEO, backed by the file, or by what stands in for it where ComfyUI could not read it."""
-        unreadable = self._proxy is not None and not _is_readable(self.format)
-        return InputImpl.VideoFromFile(str(self._proxy.path if unreadable else self._file.path))
+    def video(self, later: background.BackgroundRun | None) -> Any:
+        """The VIDEO, backed by the file, or by what stands in for it where ComfyUI could not read it.
 
-    def ui(self) -> dict[str, Any]:
-        """What the node shows: the file, and the name of what browsers play instead, in ComfyUI's temporary folder."""
-        saved = ui.SavedResult(self._file.path.name, self._subfolder, io.FolderType.output)
+        Args:
+            later: who finishes it, if it is not whole yet.
+        """
+        unreadable = self._proxy is not None and not _is_readable(self.format)
+        sink = self._proxy if unreadable else self._file
+        if later is not None:
+            return background.BackgroundVideo(later, lambda: str(sink.path))
+        return InputImpl.VideoFromFile(str(sink.path))
+
+    def ui(self, whole: bool = True) -> dict[str, Any]:
+        """What the node shows: the file, and the name of what browsers play instead, in ComfyUI's temporary folder.
+
+        Args:
+            whole: the files are; else these are the names that they will have.
+        """
+        saved = ui.SavedResult(_name_of(self._file, whole), self._subfolder, io.FolderType.output)
         shown = ui.PreviewVideo([saved]).as_dict()
         if self._proxy is not None and not self.format.in_browsers:
             # A text, because ComfyUI counts every object here as a file that a prompt has made.
-            shown[STAND_IN_KEY] = [self._proxy.path.name]
+            shown[STAND_IN_KEY] = [_name_of(self._proxy, whole)]
         return shown
+
+
+def _name_of(sink: VideoSink, whole: bool) -> str:
+    path = sink.path if whole else sink.reserved
+    assert path is not None, "it has a name from the first frame on"
+    return path.name
 
 
 def sound_of(audio: Any, notes: list[str]) -> Sound | None:

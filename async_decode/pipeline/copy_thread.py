@@ -31,14 +31,24 @@ from .slots import Flow
 class CopyThread:
     """Carries the chunks of one pipeline.
 
+    Args:
+        copied: becomes done when the last chunk is on the host and with the sinks, or this has ended.
+
     Attributes:
-        copied: done when every chunk is on the host and with the sinks, or it has ended. It cannot be cancelled.
         done: done when it has ended: every sink has closed, or the flow has an error. It cannot be cancelled.
         nan_frame: number of the first frame that held a NaN, if there was one.
     """
 
     def __init__(
-        self, ring: Ring, sinks: Sequence[Sink], *, flow: Flow, recorder: Recorder, clock: Clock, device: torch.device
+        self,
+        ring: Ring,
+        sinks: Sequence[Sink],
+        *,
+        flow: Flow,
+        recorder: Recorder,
+        clock: Clock,
+        device: torch.device,
+        copied: Future[None],
     ) -> None:
         self._ring = ring
         self._sinks = sinks
@@ -46,7 +56,7 @@ class CopyThread:
         self._recorder = recorder
         self._clock = clock
         self._device = device
-        self.copied = running_future()
+        self._copied = copied
         self.done = running_future()
         self.nan_frame: int | None = None
         self._thread = threading.Thread(target=self._run, name="async-decode copy")
@@ -68,15 +78,15 @@ class CopyThread:
                 while (chunk := self._flow.next_filled()) is not None:
                     if not self._pass_on(chunk):
                         return
-            self.copied.set_result(None)
+            self._copied.set_result(None)
             if self._flow.wait_for_sinks():
                 for sink in self._sinks:
                     sink.close()
         except BaseException as error:
             self._flow.fail(error)
         finally:
-            if not self.copied.done():
-                self.copied.set_result(None)
+            if not self._copied.done():
+                self._copied.set_result(None)
             self.done.set_result(None)
             self._flow.wake()
 

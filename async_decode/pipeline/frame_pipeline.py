@@ -28,6 +28,7 @@ from ..device.clock import Clock, Mark, clock_for, current_device, with_index
 from ..device.conversion import DecoderOutput, Finish
 from ..errors import Cancelled, DecodeError
 from ..sinks.base import Sink
+from ..sinks.workers import running_future
 from ..taps.base import Tap
 from .feeder import Feeder
 from .run import Run, nan_warning
@@ -65,7 +66,8 @@ class FramePipeline(Run):
             runs ahead of slower sinks by so much. Default 0.
 
     Raises:
-        ValueError: ``chunk_size`` or ``buffer_depth`` is out of range, there is no sink, or one is there twice.
+        ValueError: ``chunk_size`` or ``buffer_depth`` is out of range, ``backlog`` is negative, there is no sink, or
+            one is there twice.
     """
 
     def __init__(
@@ -97,7 +99,11 @@ class FramePipeline(Run):
             cancels=cancels,
         )
         self.finish = finish if finish is not None else DecoderOutput()
+        if backlog < 0:
+            raise ValueError(f"backlog must be 0 or more bytes, got {backlog}")
         self.backlog = backlog
+        #: Done when the last chunk is on the host and with the sinks, or the thread that copies has failed.
+        self.copied = running_future()
         self._total_is_given = total_frames is not None
         self._clock: Clock | None = None
         self._resumed: Mark = 0
@@ -274,14 +280,6 @@ class FramePipeline(Run):
         self._ended = self._stages.copying.done
         return self._ended
 
-    @property
-    def copied(self) -> Future[None]:
-        """Done when every chunk is on the host and with the sinks, or something failed; there after ``end``."""
-        self._running("copied")
-        if self._ended is None or self._stages is None:
-            raise RuntimeError("copied was asked for before end")
-        return self._stages.copying.copied
-
     def cancel(self, error: BaseException | None = None) -> None:
         """End the run from any thread: the next ``submit`` raises ``error``.
 
@@ -311,6 +309,7 @@ class FramePipeline(Run):
             flow=self._flow,
             recorder=self.recorder,
             clock=self._running("submit"),
+            copied=self.copied,
         )
         self.warnings.extend(self._stages.warnings)
         return self._stages

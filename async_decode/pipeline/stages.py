@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class Stages:
         flow: the state that all threads share.
         recorder: gets the spans.
         clock: follows the device.
+        copied: becomes done when the last chunk is on the host and with the sinks, or copying has failed.
 
     Attributes:
         clip: geometry of the frames.
@@ -58,6 +60,7 @@ class Stages:
         flow: Flow,
         recorder: Recorder,
         clock: Clock,
+        copied: Future[None],
     ) -> None:
         self.clip = clip
         self.warnings: list[str] = []
@@ -72,7 +75,9 @@ class Stages:
             flow.fail(error)
             self.ring.close()
             raise
-        self.copying = CopyThread(self.ring, sinks, flow=flow, recorder=recorder, clock=clock, device=device)
+        self.copying = CopyThread(
+            self.ring, sinks, flow=flow, recorder=recorder, clock=clock, device=device, copied=copied
+        )
         self.filler = ChunkFiller(
             self.ring, finish, flow=flow, recorder=recorder, clock=clock, in_turn=buffer_depth == 1
         )

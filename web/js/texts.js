@@ -15,6 +15,7 @@ export const LABELS = {
   "AsyncVAEDecode.ReplaceAllKeepSavers": "Replace every VAE Decode, keep the save nodes",
   "AsyncVAEDecode.Restore": "Replace with stock nodes",
   "AsyncVAEDecode.RestoreAll": "Replace every Async VAE Decode with stock nodes",
+  "AsyncVAEDecode.EndBackground": "End saving in the background",
 };
 
 /** Messages by key; what is in braces is filled in. */
@@ -35,6 +36,8 @@ export const MESSAGES = {
   noCopies: "nothing to copy: same memory",
   download: "Download {file}",
   cutShort: "Cut short: {file}",
+  backgroundFailed: "Saving in the background has failed: {message}",
+  backgroundEnded: "Runs in the background that were ended: {count}",
   cancelled: "cancelled",
   failed: "failed",
   runLost: "lost",

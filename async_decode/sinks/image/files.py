@@ -72,6 +72,8 @@ class ImageFilesSink(Sink):
         self._recorder: Recorder | None = None
         self._workers: Workers | None = None
         self._saved: dict[int, Path] = {}
+        #: The names of the frames so far, whole or not, in their order.
+        self.reserved: list[Path] = []
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._nan_frame: int | None = None
@@ -123,6 +125,7 @@ class ImageFilesSink(Sink):
             for index, frame in enumerate(frames, first_index):
                 self._raise_error()
                 name = self._names.reserve(self._encoder.extension, batch=index)
+                self.reserved.append(name.path)
                 self._workers.submit(partial(self._save, frame, index, name, chunk))
         return chunk.written
 

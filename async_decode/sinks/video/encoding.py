@@ -108,6 +108,11 @@ class Encoding:
         self._processes: list[FFmpegProcess] = []
         self._ended = False
 
+    @property
+    def reserved(self) -> Path | None:
+        """The name that the whole file will have, or has; ``None`` before ``open``."""
+        return self.path if self.path is not None or self._name is None else self._name.path
+
     def open(self, clip: Clip) -> None:
         """Take a name and start the encoder.
 

@@ -139,6 +139,11 @@ class VideoSink(Sink):
         return self._encoding.path if self._encoding is not None else None
 
     @property
+    def reserved(self) -> Path | None:
+        """The name that the whole file will have, or has; ``None`` before the first frame."""
+        return self._encoding.reserved if self._encoding is not None else None
+
+    @property
     def cut_short(self) -> bool:
         """The file holds less than the clip, and its name says so."""
         return self._encoding is not None and self._encoding.cut_short

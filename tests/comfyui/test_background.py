@@ -1,0 +1,286 @@
+"""Files that are finished in the background: while the next prompt runs, after a failure, a cancel, a server's end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from async_decode.sinks.ffmpeg import find_ffmpeg
+from tests.comfyui.client import Client, Output, Prompt, Result
+from tests.comfyui.fixtures import Models, random_latent
+from tests.comfyui.outputs import (
+    check_nothing_left,
+    check_usable,
+    files_of,
+    names_in,
+    report_of,
+    reports_of,
+    wait_until,
+)
+from tests.comfyui.server import Server
+from tests.engine.sink_tools import decode, probe
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the encoder that waits is a shell script")
+
+SAVED, FAILED = "async_vae_decode.saved", "async_vae_decode.failed"
+
+
+class Encoders:
+    """The server's ffmpeg, which encodes nothing while the file ``hold`` is there."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.hold = server.base / "hold"
+        place = server.base / "ffmpeg"
+        place.unlink(missing_ok=True)
+        place.write_text(
+            "#!/bin/sh\n"
+            f'case "$*" in *rawvideo*) while [ -e "{self.hold}" ]; do sleep 0.02; done;; esac\n'
+            f'exec "{find_ffmpeg()}" "$@"\n'
+        )
+        place.chmod(0o755)
+
+    def stop(self) -> None:
+        """From now on encoders wait."""
+        self.hold.touch()
+
+    def go(self) -> None:
+        """All of them go on."""
+        self.hold.unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        """End those that are there."""
+        for pid, name in self.server.children().items():
+            if "ffmpeg" in name or name == "sh":
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def encoders(own_ffmpeg: Server) -> Iterator[Encoders]:
+    held = Encoders(own_ffmpeg)
+    held.stop()
+    yield held
+    held.go()
+
+
+@pytest.fixture
+def own_client(own_ffmpeg: Server, connect: Callable[[Server], Client]) -> Iterator[Client]:
+    client = connect(own_ffmpeg)
+    yield client
+    client.settle()
+
+
+def video_prompt(client: Client, models: Models, prefix: str, *, seed: int = 0, **options: object) -> Any:
+    """A prompt that saves 17 frames as a video in the background, and its node."""
+    prompt = Prompt()
+    samples, vae = random_latent(prompt, 1, 16, 5, 2, 3, seed=seed), models.load(prompt, "wan21")
+    options = {"finish": "in the background", "chunk_size": 4, **options}
+    node = client.add(prompt, "AsyncVAEDecodeSaveVideo", samples=samples, vae=vae, filename_prefix=prefix, **options)
+    return prompt, node
+
+
+def frames_prompt(client: Client, models: Models, prefix: str, *, latents: int = 2, **options: object) -> Any:
+    """A prompt that saves a clip as images, and its node."""
+    prompt = Prompt()
+    samples, vae = random_latent(prompt, 1, 16, latents, 2, 3), models.load(prompt, "wan21")
+    return prompt, client.add(
+        prompt, "AsyncVAEDecodeSaveFrames", samples=samples, vae=vae, filename_prefix=prefix, **options
+    )
+
+
+def run_of(result: Result, node: Output) -> str:
+    """The id of a node's run."""
+    return str(report_of(result, node)["run"])
+
+
+def wait_for_end(server: Server) -> None:
+    """Wait until nothing of a run in the background is left, of which an event has told that it is over."""
+    wait_until(lambda: not [name for name in server.threads() if "background" in name], "the end of the run's thread")
+
+
+def state_of(client: Client, run: str) -> str:
+    """What the server says of a run."""
+    return str(client.get(f"/async_vae_decode/runs/{run}")["state"])
+
+
+def test_the_next_prompt_runs_while_a_file_is_finished(
+    own_client: Client, own_ffmpeg: Server, encoders: Encoders, models: Models
+) -> None:
+    prompt, node = video_prompt(own_client, models, "background/a")
+    result = own_client.run(prompt)
+
+    # The prompt is over, and its file is not.
+    report = report_of(result, node)
+    run = run_of(result, node)
+    assert report["finishing"] is True
+    assert [file["filename"] for file in result.ui(node)["images"]] == ["a_00001_.mp4"]
+    assert names_in(own_ffmpeg.output / "background") == ["a_00001_.mp4.part"]
+    assert state_of(own_client, run) == "saving"
+    following, frames = frames_prompt(own_client, models, "background/next")
+    assert len(files_of(own_ffmpeg, own_client.run(following), frames)) == 5
+    assert state_of(own_client, run) == "saving"
+
+    encoders.go()
+    told = own_client.events.wait(SAVED, run=run).data
+
+    assert told["prompt"] == result.prompt_id and told["node"] == node.node
+    assert told["output"]["images"] == result.ui(node)["images"]
+    (final,) = reports_of(told["output"])
+    assert (final["outcome"], final["finishing"], final["run"]) == ("completed", False, run)
+    # The page shows the node's output once more, now that there is a file to play.
+    shown = [
+        event.data["output"] for event in own_client.events_of("executed", prompt_id=result.prompt_id, node=node.node)
+    ]
+    assert shown[-1] == told["output"] and len(shown) == 2
+    assert state_of(own_client, run) == "completed"
+    (path,) = files_of(own_ffmpeg, result, node)
+    # Frame for frame what the node would have saved otherwise.
+    beside, other = video_prompt(own_client, models, "background/b", finish="with the node")
+    (wanted,) = files_of(own_ffmpeg, own_client.run(beside), other)
+    assert probe(path).frames == 17
+    assert (decode(path, "rgb24", (24, 16), 3) == decode(wanted, "rgb24", (24, 16), 3)).all()
+    wait_for_end(own_ffmpeg)
+    check_nothing_left(own_ffmpeg)
+
+
+def test_images_are_named_from_the_start(client: Client, server: Server, models: Models) -> None:
+    prompt, node = frames_prompt(client, models, "background/frames", latents=5, finish="in the background")
+
+    result = client.run(prompt)
+
+    names = [file["filename"] for file in result.ui(node)["images"]]
+    assert names == [f"frames_{number:05}_.png" for number in range(1, 18)]
+    told = client.events.wait(SAVED, run=run_of(result, node)).data
+    assert told["output"]["images"] == result.ui(node)["images"]
+    assert all(path.is_file() for path in files_of(server, result, node))
+
+
+def test_frames_that_are_there_already(client: Client, server: Server) -> None:
+    prompt = Prompt()
+    images = prompt.add("TestImages", shape="9,16,24,3", seed=1, dtype="float32", layout="contiguous")
+    node = client.add(
+        prompt, "AsyncSaveVideo", images=images, filename_prefix="background/given", finish="in the background"
+    )
+
+    result = client.run(prompt)
+
+    client.events.wait(SAVED, run=run_of(result, node))
+    (path,) = files_of(server, result, node)
+    assert probe(path).frames == 9
+
+
+def test_a_third_run_waits_for_the_first(
+    own_client: Client, own_ffmpeg: Server, encoders: Encoders, models: Models
+) -> None:
+    prompts = [video_prompt(own_client, models, f"third/{seed}", seed=seed) for seed in range(3)]
+    first, second = (own_client.run(prompt) for prompt, _ in prompts[:2])
+    third_id = own_client.queue(prompts[2][0])
+    own_client.events.wait("executing", node=prompts[2][1].node, prompt_id=third_id)
+    assert names_in(own_ffmpeg.output / "third") == ["0_00001_.mp4.part", "1_00001_.mp4.part"]
+
+    encoders.go()
+    third = own_client.wait(third_id)
+
+    assert third.ok
+    for result, (_, node) in zip((first, second, third), prompts, strict=True):
+        own_client.events.wait(SAVED, run=run_of(result, node))
+        assert probe(files_of(own_ffmpeg, result, node)[0]).frames == 17
+    (note,) = [text for text in report_of(third, prompts[2][1])["warnings"] if "in the background" in text]
+    assert note.startswith("waited ")
+
+
+def test_a_failure_after_the_prompts_success_is_told(
+    own_client: Client, own_ffmpeg: Server, encoders: Encoders, models: Models
+) -> None:
+    prompt, node = video_prompt(own_client, models, "failed/a")
+    result = own_client.run(prompt)
+    start = own_ffmpeg.log_size()
+
+    encoders.kill()
+    told = own_client.events.wait(FAILED, run=run_of(result, node)).data
+
+    assert "ffmpeg" in told["message"]
+    assert state_of(own_client, run_of(result, node)) == "failed"
+    assert "saving in the background has failed" in own_ffmpeg.log(start)
+    # There was not one frame in the file.
+    assert names_in(own_ffmpeg.output / "failed") == []
+    encoders.go()
+    wait_for_end(own_ffmpeg)
+    check_usable(own_client, own_ffmpeg, models)
+
+
+def test_an_interrupt_ends_the_prompt_that_runs_and_not_the_file_of_another(
+    own_client: Client, own_ffmpeg: Server, encoders: Encoders, models: Models
+) -> None:
+    prompt, node = video_prompt(own_client, models, "interrupted/a")
+    result = own_client.run(prompt)
+    blocked = Prompt()
+    gate = blocked.add("TestGate", anything=random_latent(blocked, 1, 16, 1, 2, 3), gate="never")
+    blocked.add("PreviewAny", source=gate)
+    blocked_id = own_client.queue(blocked)
+    own_client.events.wait("probe.held", gate="never")
+
+    own_client.interrupt(blocked_id)
+    assert own_client.wait(blocked_id).interrupted
+    encoders.go()
+
+    own_client.events.wait(SAVED, run=run_of(result, node))
+    assert probe(files_of(own_ffmpeg, result, node)[0]).frames == 17
+
+
+def test_a_run_in_the_background_can_be_cut_short(
+    own_client: Client, own_ffmpeg: Server, encoders: Encoders, models: Models
+) -> None:
+    prompt, node = video_prompt(own_client, models, "cut/a")
+    result = own_client.run(prompt)
+    run = run_of(result, node)
+
+    answer = own_client.post("/async_vae_decode/runs/cancel", {"run": run})
+
+    assert answer == {"cancelled": 1}
+    told = own_client.events.wait(FAILED, run=run).data
+    assert told["message"] == "the user cancelled it"
+    assert state_of(own_client, run) == "cancelled"
+    assert own_client.post("/async_vae_decode/runs/cancel", {"run": None}) == {"cancelled": 0}
+
+
+def test_a_node_that_reads_the_video_waits_for_it(
+    own_client: Client, own_ffmpeg: Server, encoders: Encoders, models: Models
+) -> None:
+    prompt, node = video_prompt(own_client, models, "read/a")
+    again = prompt.add("SaveVideo", video=node, filename_prefix="read/again", format="auto", codec="auto")
+    prompt_id = own_client.queue(prompt)
+    own_client.events.wait("executing", node=again.node, prompt_id=prompt_id)
+
+    encoders.go()
+    result = own_client.wait(prompt_id)
+
+    assert result.ok
+    assert probe(files_of(own_ffmpeg, result, again)[0]).frames == 17
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_the_servers_end_lets_a_file_be_finished(
+    start_server: Callable[..., Server], connect: Callable[[Server], Client], models: Models, tmp_path: Path, sent: int
+) -> None:
+    doomed = start_server(env={"IMAGEIO_FFMPEG_EXE": str(tmp_path / "ffmpeg")})
+    (tmp_path / "ffmpeg").symlink_to(doomed.base / "ffmpeg")
+    encoders = Encoders(doomed)
+    encoders.stop()
+    client = connect(doomed)
+    prompt, _ = video_prompt(client, models, "end/a")
+    client.run(prompt)
+    start = doomed.log_size()
+
+    os.kill(doomed.pid, sent)
+    wait_until(lambda: "in the background have" in doomed.log(start), "the server's end")
+    encoders.go()
+
+    wait_until(lambda: not doomed.running, "the end of the process")
+    assert names_in(doomed.output / "end") == ["a_00001_.mp4"]
+    assert probe(doomed.output / "end" / "a_00001_.mp4").frames == 17
