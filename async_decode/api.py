@@ -22,6 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .decoders import Mode, cache_folder, check_mode
 from .decoders.diffusers import decoder_of, is_diffusers, tap_of
 from .decoders.diffusers_finish import ProcessorOutput
 from .decoders.diffusers_latents import Normalized, latents_for
@@ -113,6 +114,7 @@ def decode(
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
     finish: Finish | Literal["diffusers"] | None = None,
+    decoder: Mode = "auto",
     on_progress: Callable[[int, int | None], None] | None = None,
 ) -> Result:
     """Decode ``latents``, and write the frames while the next ones are decoded.
@@ -149,6 +151,9 @@ def decode(
         metadata: text by key, for the files' tags.
         overwrite: replace files that are there.
         finish: how decoder output becomes frames; ``"diffusers"``: the values, and the bytes, of ``VideoProcessor``.
+        decoder: ``"auto"``: blocks of the decoder are replaced by faster ones, wherever these were proven on this
+            machine to give the same bits; what was proven is kept in the user's cache folder (``cache_folder``).
+            ``"stock"``: nothing is replaced. ``Result.report.decoder`` says what was done, and why.
         on_progress: called with the frames that are written and all that there will be (``None`` where nobody knows),
             in this thread; what it raises ends the run.
 
@@ -160,6 +165,7 @@ def decode(
         SinkError: a path, a format or an option makes no sense, or a file could not be written.
         Exception: what the VAE or ``on_progress`` raised.
     """
+    check_mode(decoder)
     source = source_of(
         vae,
         latents,
@@ -187,7 +193,9 @@ def decode(
         overwrite=overwrite,
     )
     sinks = sinks_for(to, options, gpu=source.device.type == "cuda")
-    return run(source, sinks, chunk_size=chunk_size, buffer_depth=buffer_depth, on_progress=on_progress)
+    return run(
+        source, sinks, chunk_size=chunk_size, buffer_depth=buffer_depth, decoder=decoder, on_progress=on_progress
+    )
 
 
 def stream(
@@ -201,6 +209,7 @@ def stream(
     chunk_size: int = 4,
     buffer_depth: int = 3,
     finish: Finish | Literal["diffusers"] | None = None,
+    decoder: Mode = "auto",
 ) -> Stream:
     """Decode ``latents``, and hand out the frames a few at a time, while the next ones are decoded.
 
@@ -216,6 +225,7 @@ def stream(
     Raises:
         DecodeError: the latents do not fit to the VAE, or it cannot be told what they are.
     """
+    check_mode(decoder)
     source = source_of(
         vae,
         latents,
@@ -232,7 +242,7 @@ def stream(
             [sink], chunk_size=chunk_size, buffer_depth=buffer_depth, device=source.device, finish=source.finish
         )
 
-    return Stream(source.tap, source.latent, pipeline_into)
+    return Stream(source.tap, source.latent, pipeline_into, decoder=decoder, verdicts=cache_folder())
 
 
 def source_of(
@@ -304,6 +314,7 @@ def run(
     *,
     chunk_size: int = 4,
     buffer_depth: int = 3,
+    decoder: Mode = "auto",
     on_progress: Callable[[int, int | None], None] | None = None,
 ) -> Result:
     """Decode ``source`` into ``sinks``; return when all of them have closed."""
@@ -324,7 +335,7 @@ def run(
         poll=poll,
     )
     with _current(source.device), pipeline:
-        pipeline.decode(source.tap, source.latent)
+        pipeline.decode(source.tap, source.latent, decoder=decoder, verdicts=cache_folder())
     poll()
     files: list[Path] = []
     for sink in sinks:

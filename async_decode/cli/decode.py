@@ -53,6 +53,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--device", help="cpu, cuda:1, … (default: cuda where there is one)")
     add("--chunk-size", type=int, default=4, help="frames that travel together (%(default)s)")
     add("--buffer-depth", type=int, default=3, help="chunks under way at once (%(default)s)")
+    add(
+        "--decoder",
+        choices=("auto", "stock"),
+        default="auto",
+        help="auto: faster blocks where they are proven to give the same bits; stock: none (%(default)s)",
+    )
     add("--fps", type=_rate, help="of videos: 24, 23.976, 30000/1001")
     add("--format", metavar="NAME", help=f"where the ending does not tell: {', '.join((*VIDEO_NAMES, *IMAGE_NAMES))}")
     add("--quality", type=float, help="a video's CRF (lower is better), or of jpeg and webp 1 to 100")
@@ -97,6 +103,7 @@ def run(options: argparse.Namespace) -> int:
                 device=options.device,
                 chunk_size=options.chunk_size,
                 buffer_depth=options.buffer_depth,
+                decoder=options.decoder,
                 report=options.report,
                 on_line=bars.tell,
             )

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ..decoders import Mode, check_mode
 from ..errors import AsyncDecodeError, Cancelled, DecodeError
 from ..sinks.paths import Options
 from .clips import Clip, Line, clips_of, facts_of
@@ -37,7 +38,7 @@ class DecodeActor:
         place: where the VAE is.
         to: for Ray Data: where a clip goes, as of ``decode_many``.
         options: for Ray Data: how files are written.
-        chunk_size: as of ``async_decode.decode``; ``buffer_depth`` likewise.
+        chunk_size: as of ``async_decode.decode``; ``buffer_depth`` and ``decoder`` likewise.
         device: where it decodes; ``None``: on the GPU that Ray gave it, or on the CPU.
     """
 
@@ -49,14 +50,16 @@ class DecodeActor:
         options: Options | None = None,
         chunk_size: int = 4,
         buffer_depth: int = 3,
+        decoder: Mode = "auto",
         device: str | None = None,
     ) -> None:
         import torch
 
+        check_mode(decoder)
         # Ray shows an actor its own GPU only.
         self._vae = (place or VAEPlace()).load(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._to, self._options = to, options or Options()
-        self._sizes: dict[str, int] = {"chunk_size": chunk_size, "buffer_depth": buffer_depth}
+        self._how: dict[str, Any] = {"chunk_size": chunk_size, "buffer_depth": buffer_depth, "decoder": decoder}
         self._stopped = threading.Event()
         self._reader = ThreadPoolExecutor(1, "async-decode reader")
         self._read: dict[str, Future[LatentFile]] = {}
@@ -80,7 +83,7 @@ class DecodeActor:
         if read is not None and read.exception() is None:
             file = read.result()
         try:
-            return decode_clip(self._vae, clip, options, file=file, on_progress=self._go_on, **self._sizes)
+            return decode_clip(self._vae, clip, options, file=file, on_progress=self._go_on, **self._how)
         except Cancelled:
             return {**facts_of(clip), "status": "cancelled"}
 
@@ -107,6 +110,7 @@ def decode_on_ray(
     workers: int | None = None,
     chunk_size: int = 4,
     buffer_depth: int = 3,
+    decoder: Mode = "auto",
 ) -> Iterator[Line]:
     """Decode ``clips`` on a Ray cluster; yield their lines as they come, in any order.
 
@@ -116,7 +120,7 @@ def decode_on_ray(
         begin: called when a clip is handed to an actor; says how its file may be written.
         address: ``auto``: this machine; else the cluster's.
         workers: how many actors; ``None``: one a GPU, without GPUs one a core.
-        chunk_size: as of ``async_decode.decode``; ``buffer_depth`` likewise.
+        chunk_size: as of ``async_decode.decode``; ``buffer_depth`` and ``decoder`` likewise.
 
     Raises:
         DecodeError: Ray is not installed, cannot be reached, or no actor can load the VAE.
@@ -128,7 +132,8 @@ def decode_on_ray(
     began = not ray.is_initialized()
     if began:
         _connect(ray, address)
-    pool = _Pool(ray, place, workers, {"chunk_size": chunk_size, "buffer_depth": buffer_depth}, len(clips))
+    how = {"chunk_size": chunk_size, "buffer_depth": buffer_depth, "decoder": decoder}
+    pool = _Pool(ray, place, workers, how, len(clips))
     try:
         yield from pool.decode(clips, begin)
     except BaseException:
@@ -158,7 +163,7 @@ def _connect(ray: Any, address: str) -> None:
 class _Pool:
     """The actors, and what each of them has."""
 
-    def __init__(self, ray: Any, place: VAEPlace, workers: int | None, sizes: dict[str, int], clips: int) -> None:
+    def __init__(self, ray: Any, place: VAEPlace, workers: int | None, how: dict[str, Any], clips: int) -> None:
         self._ray = ray
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
@@ -171,7 +176,7 @@ class _Pool:
             max_task_retries=0,
             concurrency_groups={"io": 1},
         )(DecodeActor)
-        self._actors = [actor.remote(place, **sizes) for _ in range(count)]
+        self._actors = [actor.remote(place, **how) for _ in range(count)]
         #: What an actor is to answer, in this order: clips, or ``None`` for whether it is there.
         self._asked: dict[Any, dict[Any, Clip | None]] = {handle: {} for handle in self._actors}
         self._deaths: dict[str, int] = {}

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..decoders import Mode, check_mode
 from ..sinks.paths import Options, sink_for
 from .clips import Clip, Line, clips_of, facts_of
 from .journal import Journal
@@ -55,6 +56,7 @@ def decode_many(
     device: str | None = None,
     chunk_size: int = 4,
     buffer_depth: int = 3,
+    decoder: Mode = "auto",
     report: str | os.PathLike[str] | None = None,
     on_line: OnLine | None = None,
 ) -> Outcome:
@@ -69,7 +71,8 @@ def decode_many(
         ray: ``None``: in this process. ``"auto"``: on all GPUs of this machine; else the address of a Ray cluster.
         workers: how many processes decode on the cluster; ``None``: one a GPU, without GPUs one a core.
         device: where this process decodes; ``None``: on the first GPU, if there is one.
-        chunk_size: as of ``async_decode.decode``; ``buffer_depth`` likewise.
+        chunk_size: as of ``async_decode.decode``; ``buffer_depth`` and ``decoder`` likewise. A
+            clip is whole whichever ``decoder`` made it: the frames are the same.
         report: the journal; ``None``: ``async-decode.jsonl`` beside the files.
         on_line: called with each clip's line, and with those of clips that are begun.
 
@@ -80,6 +83,7 @@ def decode_many(
         DecodeError: there are no latents, or no VAE.
         SinkError: two clips would share a file, or a file is there that is none of ours.
     """
+    check_mode(decoder)
     options = options if options is not None else Options()
     place = vae if isinstance(vae, VAEPlace) else VAEPlace(path=vae, chunk_size=chunk_size)
     given = [latents] if isinstance(latents, str | os.PathLike) else list(latents)
@@ -100,7 +104,7 @@ def decode_many(
     # The longest first: else the last one of all may be the longest, and all but one wait for it.
     missing.sort(key=lambda clip: -clip.size)
     if missing:
-        lines = _lines(place, missing, options, ray, workers, device, chunk_size, buffer_depth, journal, told)
+        lines = _lines(place, missing, options, ray, workers, device, chunk_size, buffer_depth, decoder, journal, told)
         for line in lines:
             done[line["clip"]] = line
             journal.write(line)
@@ -117,6 +121,7 @@ def _lines(
     device: str | None,
     chunk_size: int,
     buffer_depth: int,
+    decoder: Mode,
     journal: Journal,
     told: OnLine,
 ) -> Iterator[Line]:
@@ -138,6 +143,7 @@ def _lines(
             workers=workers,
             chunk_size=chunk_size,
             buffer_depth=buffer_depth,
+            decoder=decoder,
         )
         return
     loaded = place.load(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
@@ -153,6 +159,7 @@ def _lines(
             begin(clip),
             chunk_size=chunk_size,
             buffer_depth=buffer_depth,
+            decoder=decoder,
             on_progress=progress,
         )
 

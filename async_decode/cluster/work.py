@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from ..api import run, sinks_for
+from ..decoders import Mode
 from ..errors import AsyncDecodeError, Cancelled
 from ..sinks import Sink
 from ..sinks.frames_hash import FramesHash
@@ -31,6 +32,7 @@ def decode_clip(
     *,
     chunk_size: int = 4,
     buffer_depth: int = 3,
+    decoder: Mode = "auto",
     file: LatentFile | None = None,
     on_progress: Callable[[int, int | None], None] | None = None,
 ) -> Line:
@@ -40,7 +42,7 @@ def decode_clip(
         vae: the VAE.
         clip: the clip.
         options: how its file is written.
-        chunk_size: as of ``async_decode.decode``; ``buffer_depth`` likewise.
+        chunk_size: as of ``async_decode.decode``; ``buffer_depth`` and ``decoder`` likewise.
         file: its latent, where it was read already.
         on_progress: as of ``async_decode.decode``.
 
@@ -58,7 +60,14 @@ def decode_clip(
         frames_hash = FramesHash()
         with _Place(clip.to) as place:
             sinks: list[Sink] = [*sinks_for(place.local, options, gpu=source.device.type == "cuda"), frames_hash]
-            result = run(source, sinks, chunk_size=chunk_size, buffer_depth=buffer_depth, on_progress=on_progress)
+            result = run(
+                source,
+                sinks,
+                chunk_size=chunk_size,
+                buffer_depth=buffer_depth,
+                decoder=decoder,
+                on_progress=on_progress,
+            )
             files = place.finished(result.files)
     except (Cancelled, KeyboardInterrupt):
         raise
@@ -76,6 +85,7 @@ def decode_clip(
         "files": len(files),
         "bytes": sum(path.stat().st_size for path in result.files if path.exists()),
         "seconds": round(time.monotonic() - began, 3),
+        "decoder": report.decoder,
         "decoding": None if decoding is None else decoding.kind,
         "exact": decoding is not None and decoding.exact,
         "bounded": decoding is not None and decoding.bounded,

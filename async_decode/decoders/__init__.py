@@ -5,6 +5,7 @@ place stand ours, for the time of a run. Where one of them is not proven on this
 layouts, or where anything is not as expected, stock's code runs.
 """
 
-from .use import DecoderUse, Mode, faster
+from .cache_folder import cache_folder
+from .use import DecoderUse, Mode, check_mode, faster
 
-__all__ = ["DecoderUse", "Mode", "faster"]
+__all__ = ["DecoderUse", "Mode", "cache_folder", "check_mode", "faster"]

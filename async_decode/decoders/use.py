@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
+from ..errors import DecodeError
 from .audit import Auditor
 from .families import Unknown, find, unusable
 from .hand import Weights
@@ -17,6 +18,16 @@ from .step import Step
 from .verdicts import Verdicts, environment_of
 
 Mode = Literal["auto", "stock"]
+
+
+def check_mode(mode: str) -> None:
+    """Refuse what is no ``Mode``.
+
+    Raises:
+        DecodeError: the message names the value.
+    """
+    if mode not in get_args(Mode):
+        raise DecodeError(f"decoder: expected {' or '.join(get_args(Mode))}, got {mode!r}")
 
 
 class DecoderUse:
@@ -79,7 +90,11 @@ def faster(
 
     Yields:
         What becomes of it.
+
+    Raises:
+        DecodeError: ``mode`` is none.
     """
+    check_mode(mode)
     use = DecoderUse()
     if mode == "stock":
         use.reason = "as asked for"

@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import nullcontext
+from pathlib import Path
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
+from ..decoders import Mode
 from ..errors import Cancelled
 from ..frames import Clip, FrameArray, PixelFormat
 from ..report.report import Report
@@ -80,11 +82,22 @@ class Stream:
         tap: how to get at the pieces.
         latent: what is decoded.
         pipeline_into: makes the pipeline with this sink.
+        decoder: as of ``FramePipeline.decode``; ``verdicts`` likewise.
     """
 
-    def __init__(self, tap: Tap, latent: Tensor, pipeline_into: Callable[[Sink], FramePipeline]) -> None:
+    def __init__(
+        self,
+        tap: Tap,
+        latent: Tensor,
+        pipeline_into: Callable[[Sink], FramePipeline],
+        *,
+        decoder: Mode = "auto",
+        verdicts: Path | None = None,
+    ) -> None:
         self._tap = tap
         self._latent = latent
+        self._decoder: Mode = decoder
+        self._verdicts = verdicts
         self._sink = _HandOver()
         self._pipeline = pipeline_into(self._sink)
         self._thread: threading.Thread | None = None
@@ -139,7 +152,7 @@ class Stream:
     def _decode(self) -> None:
         try:
             with nullcontext() if self._stream is None else torch.cuda.stream(self._stream), self._pipeline as pipeline:
-                pipeline.decode(self._tap, self._latent)
+                pipeline.decode(self._tap, self._latent, decoder=self._decoder, verdicts=self._verdicts)
         except BaseException as error:
             self._error = error
         finally:
