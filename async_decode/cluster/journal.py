@@ -2,8 +2,11 @@
 
 Only the process that was started by the user writes it, a whole line at a time. A clip is whole when its last line says
 ``done``, with the same inputs (VAE and options, by their bytes) and the same latent (by size and time, else by its
-bytes), and its file is there. A video whose last line is ``begun`` is whole when it is there: files get their names
-only when they are whole, and nobody had the name when it was begun.
+bytes), and its file is there. A video whose last line is ``begun`` is whole when another file is there than was when
+it was begun: files get their names only when they are whole.
+
+What is there is ours, and may be replaced, when one of these lines says that it was made. A line that says ``failed``
+does not: no file of ours has the name then, unless an earlier one was ``done``.
 """
 
 from __future__ import annotations
@@ -12,12 +15,12 @@ import json
 import os
 from contextlib import suppress
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..errors import SinkError
-from ..sinks.given_names import GivenNames
+from ..sinks.given_names import GivenNames, is_numbered
 from .clips import Clip, Line, facts_of
-from .latent_files import read_latent, store
+from .latent_files import read_latent, stamp_of, store
 
 
 class Journal:
@@ -33,18 +36,31 @@ class Journal:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._last: dict[str, Line] = {}
+        #: Lines by file, of what was begun and may have left something there; files that were whole once.
+        self._begun: dict[str, Line] = {}
+        self._done: set[str] = set()
         if not self.path.exists():
             return
         for number, text in enumerate(self.path.read_bytes().split(b"\n"), 1):
             if not text.strip():
                 continue
             try:
-                line = json.loads(text)
-                self._last[line["file"]] = line
+                self._take(json.loads(text))
             except (ValueError, KeyError, TypeError) as error:
                 if not text.startswith(b"{"):
                     raise SinkError(f"{self.path}, line {number}: this is no report of ours; name another") from error
                 # The line that was being written when the machine went down.
+
+    def _take(self, line: Line) -> None:
+        """Remember what ``line`` tells."""
+        file, status = line["file"], line.get("status")
+        self._last[file] = line
+        if status == "begun":
+            self._begun[file] = line
+        elif status == "done":
+            self._done.add(file)
+        elif status in ("failed", "cancelled") and not _numbered(file):
+            self._begun.pop(file, None)
 
     def write(self, line: Line) -> None:
         """Add a line, and see it on the disk.
@@ -53,7 +69,7 @@ class Journal:
             OSError: it cannot be written.
         """
         line = {"schema": 1, "time": datetime.now(timezone.utc).isoformat(timespec="seconds"), **line}
-        self._last[line["file"]] = line
+        self._take(line)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab+") as file:
             # A line that was cut off by a crash must not take this one with it.
@@ -64,8 +80,8 @@ class Journal:
             os.fsync(file.fileno())
 
     def begin(self, clip: Clip) -> None:
-        """Say that ``clip`` is begun."""
-        self.write({**facts_of(clip), "status": "begun"})
+        """Say that ``clip`` is begun, and what is at its place by now."""
+        self.write({**facts_of(clip), "status": "begun", "before": _mark_of(clip.to)})
 
     def is_whole(self, clip: Clip) -> bool:
         """Whether ``clip`` was decoded already, with the same VAE and options, from the same latent."""
@@ -73,7 +89,11 @@ class Journal:
         if last is None or last.get("inputs") != clip.inputs or not _there(clip.to):
             return False
         if last.get("status") == "begun":
-            return "*" not in clip.to and "%" not in clip.to and last.get("stamp") == clip.stamp
+            return (
+                not _numbered(clip.to)
+                and last.get("stamp") == clip.stamp
+                and _mark_of(clip.to) != last.get("before", "")
+            )
         if last.get("status") != "done":
             return False
         if last.get("stamp") == clip.stamp:
@@ -84,7 +104,37 @@ class Journal:
 
     def is_ours(self, clip: Clip) -> bool:
         """Whether what is at the place of ``clip``'s file was made by a run of this journal."""
-        return clip.to in self._last
+        if clip.to in self._done:
+            return True
+        begun = self._begun.get(clip.to)
+        if begun is None:
+            return False
+        # Frames get their names one by one; they are ours where nobody had any.
+        before = str(begun.get("before", ""))
+        return before == "" if _numbered(clip.to) else _mark_of(clip.to) != before
+
+    def check(self, clip: Clip) -> None:
+        """See whether ``clip`` may be written where it is to be.
+
+        Raises:
+            SinkError: a file is there that no run of this journal has made, or a folder.
+        """
+        if _there(clip.to) and not self.is_ours(clip):
+            raise SinkError(f"{clip.to} is there already; choose another name, or say overwrite=True")
+
+
+def _numbered(to: str) -> bool:
+    return is_numbered(PurePosixPath(to).name)
+
+
+def _mark_of(to: str) -> str:
+    """What tells the file that is at ``to`` from another one; of frames, whether there are any; empty without."""
+    if _numbered(to):
+        return "frames" if _there(to) else ""
+    try:
+        return stamp_of(to)
+    except OSError:
+        return ""
 
 
 def _there(to: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ..decoders import Mode, check_mode
+from ..errors import SinkError
 from ..sinks.paths import Options, sink_for
 from .clips import Clip, Line, clips_of, facts_of
 from .journal import Journal
@@ -81,7 +82,7 @@ def decode_many(
 
     Raises:
         DecodeError: there are no latents, or no VAE.
-        SinkError: two clips would share a file, or a file is there that is none of ours.
+        SinkError: two clips would share a file, or the options make no sense.
     """
     check_mode(decoder)
     options = options if options is not None else Options()
@@ -96,11 +97,19 @@ def decode_many(
     done: dict[str, Line] = {}
     missing: list[Clip] = []
     for clip in clips:
-        if not options.overwrite and journal.is_whole(clip):
-            done[clip.name] = {**facts_of(clip), "status": "skipped"}
-            told(done[clip.name])
-        else:
-            missing.append(clip)
+        if not options.overwrite:
+            if journal.is_whole(clip):
+                done[clip.name] = {**facts_of(clip), "status": "skipped"}
+                told(done[clip.name])
+                continue
+            try:
+                journal.check(clip)
+            except SinkError as error:
+                done[clip.name] = {**facts_of(clip), "status": "failed", "error": str(error)}
+                journal.write(done[clip.name])
+                told(done[clip.name])
+                continue
+        missing.append(clip)
     # The longest first: else the last one of all may be the longest, and all but one wait for it.
     missing.sort(key=lambda clip: -clip.size)
     if missing:

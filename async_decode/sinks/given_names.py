@@ -24,6 +24,11 @@ _NUMBER = re.compile(r"\*|%0?(\d*)d")
 _OWNER = re.compile(r"\.([0-9A-Za-z_-]+)-(\d+)-[0-9a-f]{8}(?:\.2)?" + re.escape(PART_SUFFIX))
 
 
+def is_numbered(name: str) -> bool:
+    """Whether the file name ``name`` has a place for the number of a frame."""
+    return _NUMBER.search(name) is not None
+
+
 class GivenNames(OutputNames):
     """The name ``path``, or, where it holds ``*`` or ``%05d`` for their number, the names of frames, counted from 1.
 
