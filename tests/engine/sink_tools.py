@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -20,10 +21,12 @@ from PIL import Image
 
 from async_decode import Clip, PixelFormat, Recorder
 from async_decode.sinks import ImageEncoder, Sink
-from async_decode.sinks.ffmpeg import find_ffmpeg
+from async_decode.sinks.ffmpeg import ask, find_ffmpeg
 
 #: The longest that a test waits for what should happen at once, in seconds.
 PATIENCE = 60
+#: Names the ffmpeg that files are looked into with, where it is not the one that made them: an old one's words differ.
+READER_VARIABLE = "TEST_FFMPEG_READER"
 
 
 def pictures(frames: int, height: int = 32, width: int = 48, channels: int = 3, *, noise: int = 24) -> np.ndarray:
@@ -99,11 +102,32 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", os.fspath(disk)], check=True)
 
 
+@cache
+def old_ffmpeg() -> bool:
+    """Whether the ffmpeg that makes the files is one of version 4, the oldest that imageio-ffmpeg brings."""
+    return ask(find_ffmpeg(), "-version").startswith("ffmpeg version 4.")
+
+
+def newer_ffmpeg(reason: str) -> pytest.MarkDecorator:
+    """For a test that such an old ffmpeg cannot pass; ``reason`` goes on from "ffmpeg 4"."""
+    return pytest.mark.skipif(old_ffmpeg(), reason=f"ffmpeg 4 {reason}")
+
+
+#: For tests that look at how long a file says it is, or that read it at a constant rate.
+LENGTH = newer_ffmpeg("states no length for a file's last frame")
+
+
+def needs_encoder(encoder: str) -> None:
+    """Skip the test where this ffmpeg has no such encoder."""
+    if f" {encoder} " not in ask(find_ffmpeg(), "-encoders"):
+        pytest.skip(f"this ffmpeg has no {encoder}")
+
+
 def run_ffmpeg(
     *arguments: str | Path, check: bool = True, data: bytes | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     """Run ffmpeg, feeding it ``data``, and return what it printed and wrote."""
-    command = [find_ffmpeg(), "-hide_banner", "-nostdin", *map(os.fspath, arguments)]
+    command = [os.environ.get(READER_VARIABLE) or find_ffmpeg(), "-hide_banner", "-nostdin", *map(os.fspath, arguments)]
     return subprocess.run(command, capture_output=True, check=check, timeout=PATIENCE, input=data)
 
 

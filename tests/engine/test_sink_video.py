@@ -22,9 +22,11 @@ from async_decode.sinks import H264_MP4, VideoSink, exact_rate
 from async_decode.sinks.files import OutputNames
 from async_decode.sinks.video.tags import remove_leftovers
 from tests.engine.sink_tools import (
+    LENGTH,
     PATIENCE,
     clip_of,
     decode,
+    newer_ffmpeg,
     nothing_survives,
     pictures,
     probe,
@@ -122,6 +124,7 @@ def test_halves_of_a_picture_keep_their_places(tmp_path: Path) -> None:
             assert np.abs(got[part].mean(axis=(0, 1, 2)) - frames[part].mean(axis=(0, 1, 2))).max() < 3
 
 
+@newer_ffmpeg("states colours in the stream alone")
 def test_container_and_stream_each_name_the_colours(tmp_path: Path) -> None:
     sink = VideoSink(OutputNames(tmp_path, "a"), fps=24)
     save(sink, pictures(3))
@@ -178,7 +181,7 @@ def test_memory_may_be_used_again_once_a_chunk_is_done(tmp_path: Path) -> None:
     assert psnr(rgb_of(sink.path, (48, 32)), frames) > 37
 
 
-@pytest.mark.parametrize("frames", [1, 2, 97])
+@pytest.mark.parametrize("frames", [pytest.param(1, marks=LENGTH), 2, 97])
 def test_any_number_of_frames(tmp_path: Path, frames: int) -> None:
     sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, preset="ultrafast")
     save(sink, pictures(frames), chunk=7)
@@ -196,6 +199,7 @@ def test_each_chunk_and_the_end_are_spans(tmp_path: Path) -> None:
     assert spans[-1].bytes == sink.path.stat().st_size
 
 
+@LENGTH
 @pytest.mark.parametrize(
     ("fps", "rate"),
     [
