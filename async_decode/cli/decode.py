@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,8 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ..cluster import Options, Outcome, VAEPlace, decode_many
 from ..errors import AsyncDecodeError
+from ..pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
 from ..sinks.paths import IMAGE_NAMES, VIDEO_NAMES
 from ..sinks.sound_files import read_sound
+from .options import a_device, frames_a_second, in_flags, whole_number
 
 #: What a run ends with when a clip has no file.
 SOME_FAILED = 3
@@ -50,22 +51,32 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--tiling", action="store_true", help="let Diffusers' VAE decode in its own tiles")
     add("--normalized", choices=("auto", "yes", "no"), default="auto", help="mean and deviation are still to be undone")
     add("--sigma-data", type=float, help="of Cosmos' pipelines")
-    add("--device", help="cpu, cuda:1, … (default: cuda where there is one)")
-    add("--chunk-size", type=int, default=4, help="frames that travel together (%(default)s)")
-    add("--buffer-depth", type=int, default=3, help="chunks under way at once (%(default)s)")
+    add("--device", type=a_device, help="cpu, cuda:1, … (default: cuda where there is one)")
+    add(
+        "--chunk-size",
+        type=whole_number(1, MAX_CHUNK_SIZE),
+        default=4,
+        help="frames that travel together (%(default)s)",
+    )
+    add(
+        "--buffer-depth",
+        type=whole_number(1, MAX_BUFFER_DEPTH),
+        default=3,
+        help="chunks under way at once (%(default)s)",
+    )
     add(
         "--decoder",
         choices=("auto", "stock"),
         default="auto",
         help="auto: faster blocks where they are proven to give the same bits; stock: none (%(default)s)",
     )
-    add("--fps", type=_rate, help="of videos: 24, 23.976, 30000/1001")
+    add("--fps", type=frames_a_second, help="of videos: 24, 23.976, 30000/1001")
     add("--format", metavar="NAME", help=f"where the ending does not tell: {', '.join((*VIDEO_NAMES, *IMAGE_NAMES))}")
     add("--quality", type=float, help="a video's CRF (lower is better), or of jpeg and webp 1 to 100")
     add("--preset", help="speed of a video's encoder, ultrafast to veryslow")
-    add("--compression", type=int, help="of png, tiff and exr, 0 to 9 (default 4)")
+    add("--compression", type=whole_number(0, 9), help="of png, tiff and exr, 0 to 9 (default 4)")
     add("--color-space", choices=("sRGB", "HDR", "linear"), default="sRGB", help="what the frames are, for exr")
-    add("--writers", type=int, help="threads that write images (default: automatic)")
+    add("--writers", type=whole_number(1, 64), help="threads that write images (default: automatic)")
     add("--sound", metavar="WAV", help="a sound for every video, .wav")
     add("--trim-to-sound", action="store_true", help="end videos with their sound")
     add("--ping-pong", action="store_true", help="play videos backwards too")
@@ -73,7 +84,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--overwrite", action="store_true", help="decode everything again, and replace files that are there")
     add("--report", metavar="FILE", help="a JSON line for each clip (default: async-decode.jsonl beside the files)")
     add("--ray", metavar="ADDRESS", help="'auto': all GPUs of this machine; or the address of a Ray cluster")
-    add("--workers", type=int, help="processes on the cluster (default: one a GPU, without GPUs one a core)")
+    add(
+        "--workers",
+        type=whole_number(1, 100_000),
+        help="processes on the cluster (default: one a GPU, without GPUs one a core)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -100,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
                 options=_options(options),
                 ray=options.ray,
                 workers=options.workers,
-                device=options.device,
+                device=None if options.device is None else str(options.device),
                 chunk_size=options.chunk_size,
                 buffer_depth=options.buffer_depth,
                 decoder=options.decoder,
@@ -109,7 +124,8 @@ def run(options: argparse.Namespace) -> int:
             )
     except (AsyncDecodeError, ValueError) as error:
         # What is wrong with one clip is in its line: this is about all of them.
-        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        text = in_flags(" ".join(str(error).split()))
+        console.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
     _show(console, outcome)
     return SOME_FAILED if outcome.failed else 0
@@ -132,10 +148,6 @@ def _options(options: argparse.Namespace) -> Options:
     )
 
 
-def _rate(text: str) -> float | Fraction:
-    return Fraction(text) if "/" in text else float(text)
-
-
 class _Bars:
     """A bar for all clips, and one for that in hand (of a cluster, only the first)."""
 
@@ -145,19 +157,22 @@ class _Bars:
         self._progress = Progress(*columns, console=console)
         self._all: TaskID = self._progress.add_task("all clips", total=None)
         self._clip: TaskID | None = None
-        self._known = self._done = 0
+        self._shown = False
 
     def __enter__(self) -> _Bars:
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._shown:
+            self._progress.stop()
 
     def tell(self, line: dict[str, Any]) -> None:
         """Show what happened to a clip."""
         status = line["status"]
         if status == "found":
+            # Before, there may be an error to be told, in one line.
+            self._shown = True
+            self._progress.start()
             self._progress.update(self._all, total=line["clips"])
         elif status == "running":
             if self._clip is None:
@@ -169,7 +184,8 @@ class _Bars:
                 self._clip = None
             self._progress.advance(self._all)
             if status in ("failed", "poison"):
-                self._console.print(f"{status}: {line['clip']}: {line['error']}", style="red", markup=False)
+                text = in_flags(f"{status}: {line['clip']}: {line['error']}")
+                self._console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(console: Console, outcome: Outcome) -> None:

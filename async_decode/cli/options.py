@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 from collections.abc import Callable
+from fractions import Fraction
 from typing import NoReturn
 
 import torch
@@ -25,6 +28,34 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def frames_a_second(text: str) -> float | Fraction:
+    """The type of an option that takes a frame rate: 24, 23.976 or 30000/1001."""
+    try:
+        number = Fraction(text) if "/" in text else float(text)
+    except (ValueError, ZeroDivisionError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected frames a second, such as 24 or 30000/1001, got {text}")
+    return number
+
+
+#: What Python calls otherwise than the command line.
+_FLAGS = {"class_name": "vae-class", "config": "vae-config", "repeats": "loops"}
+
+
+def in_flags(message: str) -> str:
+    """``message``, which tells Python users what to write, as it is written on the command line."""
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found.group(1), found.group(2).strip("'")
+        value = {"True": "yes", "False": "no"}[value] if name == "normalized" and value in ("True", "False") else value
+        return f"--{_FLAGS.get(name, name).replace('_', '-')}" + ("" if value == "True" else f" {value}")
+
+    names = "fps|overwrite|normalized|ray|workers|device|sigma_data|tiling|dtype|class_name|config|repeats|writers"
+    names += "|quality|preset|compression|color_space|trim_to_sound|ping_pong"
+    return re.sub(rf"\b({names})=('[^']*'|[\w./-]*\w)", flag, message)
 
 
 def a_device(text: str) -> torch.device:

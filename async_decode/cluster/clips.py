@@ -48,7 +48,7 @@ def clips_of(places: list[str], to: str, *, inputs: str = "") -> list[Clip]:
         name = PurePosixPath(latent.replace(os.sep, "/"))
         try:
             target = to.format(name=name.stem, folder=name.parent.name, number=f"{number:05}")
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise SinkError(
                 f"to: expected a place with {{name}}, {{folder}} or {{number}} in it, got {to!r}"
             ) from error

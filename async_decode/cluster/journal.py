@@ -18,7 +18,8 @@ from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
 from ..errors import SinkError
-from ..sinks.given_names import GivenNames, is_numbered
+from ..sinks.files import file_error
+from ..sinks.given_names import GivenNames, check_folder, is_numbered
 from .clips import Clip, Line, facts_of
 from .latent_files import read_latent, stamp_of, store
 
@@ -30,7 +31,7 @@ class Journal:
         path: the file; it is made when the first line is written.
 
     Raises:
-        SinkError: it is there, but is no journal.
+        SinkError: it is there, but is no journal, or there can be none.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -39,9 +40,12 @@ class Journal:
         #: Lines by file, of what was begun and may have left something there; files that were whole once.
         self._begun: dict[str, Line] = {}
         self._done: set[str] = set()
-        if not self.path.exists():
-            return
-        for number, text in enumerate(self.path.read_bytes().split(b"\n"), 1):
+        check_folder(self.path)
+        try:
+            texts = self.path.read_bytes().split(b"\n") if self.path.exists() else []
+        except OSError as error:
+            raise SinkError(f"report: {self.path} cannot be read: {error.strerror}; name another place") from error
+        for number, text in enumerate(texts, 1):
             if not text.strip():
                 continue
             try:
@@ -66,18 +70,21 @@ class Journal:
         """Add a line, and see it on the disk.
 
         Raises:
-            OSError: it cannot be written.
+            SinkError: it cannot be written.
         """
         line = {"schema": 1, "time": datetime.now(timezone.utc).isoformat(timespec="seconds"), **line}
         self._take(line)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "ab+") as file:
-            # A line that was cut off by a crash must not take this one with it.
-            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-                file.write(b"\n")
-            file.write((json.dumps(line) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab+") as file:
+                # A line that was cut off by a crash must not take this one with it.
+                if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                    file.write(b"\n")
+                file.write((json.dumps(line) + "\n").encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise file_error(self.path, error) from error
 
     def begin(self, clip: Clip) -> None:
         """Say that ``clip`` is begun, and what is at its place by now."""

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -45,16 +46,22 @@ def read_latent(place: str) -> LatentFile:
     """Read the latent at ``place``.
 
     Raises:
-        DecodeError: it holds none, or is damaged.
-        OSError: it cannot be read.
+        DecodeError: it holds none, is damaged, or cannot be read.
     """
     data = read_bytes(place)
     content = hashlib.sha256(data).hexdigest()
     if PurePosixPath(place).suffix.lower() in (".pt", ".pth"):
         try:
             found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            # What torch says here is how to run the code that such a file may hold.
+            raise DecodeError(
+                f"{place} holds more than tensors, or is damaged; no code in a file is ever run: save the latent "
+                "alone, with torch.save(latent, PATH) or as .safetensors"
+            ) from error
         except Exception as error:
-            raise DecodeError(f"{place} is no file of tensors alone: {str(error).splitlines()[0]}") from error
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DecodeError(f"{place} is no whole file of tensors: {said}") from error
         return LatentFile(_latent_in(found, place), False, content)
     tensors = read_safetensors(data, place)
     latent = _latent_in(tensors, place)
@@ -121,16 +128,22 @@ def _of(place: str) -> list[str]:
 
 
 def _of_manifest(place: str) -> list[str]:
-    lines = [line.strip() for line in read_bytes(place).decode("utf-8").splitlines()]
+    try:
+        lines = [line.strip() for line in read_bytes(place).decode("utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DecodeError(f"{place}: expected a manifest, text in UTF-8 with a place a line: {error}") from error
     found = []
     for number, line in enumerate(lines, 1):
         if not line or line.startswith("#"):
             continue
         if line.startswith("{"):
             try:
-                line = json.loads(line)["latent"]
-            except (ValueError, KeyError) as error:
-                raise DecodeError(f'{place}, line {number}: expected {{"latent": PLACE}}, got {line[:80]}') from error
+                told = json.loads(line)["latent"]
+            except (ValueError, KeyError):
+                told = None
+            if not isinstance(told, str):
+                raise DecodeError(f'{place}, line {number}: expected {{"latent": PLACE}}, got {line[:80]}')
+            line = told
         beside = "://" in line or os.path.isabs(line) or "://" in place
         found.append(line if beside else os.path.join(os.path.dirname(place), line))
     return found
@@ -152,11 +165,20 @@ def stamp_of(place: str) -> str:
 
 
 def read_bytes(place: str) -> bytes:
-    """All of a file, here or in a store."""
-    if "://" in place:
-        filesystem, path = store(place)
-        return bytes(filesystem.cat_file(path))
-    return Path(place).read_bytes()
+    """All of a file, here or in a store.
+
+    Raises:
+        DecodeError: it is not there, or cannot be read.
+    """
+    try:
+        if "://" in place:
+            filesystem, path = store(place)
+            return bytes(filesystem.cat_file(path))
+        return Path(place).read_bytes()
+    except FileNotFoundError as error:
+        raise DecodeError(f"{place}: there is no such file") from error
+    except OSError as error:
+        raise DecodeError(f"{place} cannot be read: {error.strerror or error}") from error
 
 
 def store(place: str) -> tuple[Any, str]:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-import uuid
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from ..decoders import Mode, check_mode
-from ..errors import SinkError
+from ..errors import DecodeError, SinkError
+from ..pipeline.run import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE, whole_number
 from ..sinks.paths import Options, sink_for
 from .clips import Clip, Line, clips_of, facts_of
 from .journal import Journal
@@ -82,15 +83,26 @@ def decode_many(
 
     Raises:
         DecodeError: there are no latents, or no VAE.
-        SinkError: two clips would share a file, or the options make no sense.
+        SinkError: two clips would share a file, the options make no sense, or the journal cannot be written.
+        ValueError: ``chunk_size`` or ``buffer_depth`` is none.
     """
     check_mode(decoder)
+    whole_number("chunk_size", chunk_size, MAX_CHUNK_SIZE, "frames")
+    whole_number("buffer_depth", buffer_depth, MAX_BUFFER_DEPTH, "slots")
+    if ray is None and workers is not None:
+        raise DecodeError(f"workers: they are a cluster's, got workers={workers}; say ray='auto' as well")
+    if ray is not None and device is not None:
+        raise DecodeError(f"device: on a cluster each process takes the GPU that Ray gives it, got device={device}")
     options = options if options is not None else Options()
     place = vae if isinstance(vae, VAEPlace) else VAEPlace(path=vae, chunk_size=chunk_size)
+    place.check()
     given = [latents] if isinstance(latents, str | os.PathLike) else list(latents)
     clips = clips_of(found_places(os.fspath(name) for name in given), to, inputs=_inputs(place, options))
     # What is wrong with the options is known before anything is decoded, not once for each clip.
-    sink_for(PurePosixPath(f"{uuid.uuid4().hex}/{PurePosixPath(clips[0].to).name}"), options)
+    first = clips[0].to
+    if "://" in first:
+        first = str(Path(tempfile.gettempdir(), PurePosixPath(first).name))
+    sink_for(first, dataclasses.replace(options, overwrite=True))
     journal = Journal(report if report is not None else _beside(to))
     told = on_line if on_line is not None else lambda _line: None
     told({"status": "found", "clips": len(clips)})

@@ -60,12 +60,33 @@ class VAEPlace:
     chunk_size: int = 4
 
     def check(self) -> None:
-        """See, without loading it, whether it is there.
+        """See, without loading it, whether it is there, and whether all that is said of it makes sense.
 
         Raises:
-            DecodeError: it is not; the message names the place.
+            DecodeError: it is not; the message names the place, or the value.
         """
         self.files()
+        if self.path is not None and self.comfyui is None:
+            if self.class_name is None and Path(self.path).is_file():
+                raise DecodeError(
+                    "vae: a single file does not tell its class; say --vae-class, such as AutoencoderKLWan, for "
+                    f"{self.path}"
+                )
+            return
+        useless = {
+            "class_name": self.class_name is not None,
+            "config": self.config is not None,
+            "dtype": self.dtype != "float32",
+            "normalized": self.normalized is True,
+            "sigma_data": self.sigma_data is not None,
+            "tiling": self.tiling,
+        }
+        for name in (name for name, given in useless.items() if given):
+            whose = "the embedded VAE" if self.comfyui is None else "ComfyUI"
+            raise DecodeError(
+                f"{name}: of VAEs of Diffusers, but {whose} decodes here, got {name}={getattr(self, name)}; leave it "
+                "out" + (", or say which VAE" if self.comfyui is None else "")
+            )
 
     def files(self) -> list[Path]:
         """The files that it is made of.
@@ -105,7 +126,13 @@ class VAEPlace:
         Raises:
             DecodeError: it cannot be loaded.
         """
-        device = torch.device(device)
+        self.check()
+        try:
+            device = torch.device(device)
+            # What has no memory (meta), or no driver, fails here.
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError) as error:
+            raise DecodeError(f"device: torch has no device {str(device)!r} here; cpu is there always") from error
         if self.comfyui is not None:
             return _Comfyui(self, device)
         if self.path is None:
@@ -141,11 +168,7 @@ class _Diffusers:
             raise DecodeError(f'vae: {error}; pip install "async-vae-decode[diffusers]"') from error
         path = Path(place.path or "")
         if path.is_file():
-            if place.class_name is None:
-                raise DecodeError(
-                    f"vae: a single file does not tell its class; say --vae-class, such as AutoencoderKLWan, for {path}"
-                )
-            kind, load = _class(diffusers, place.class_name), "from_single_file"
+            kind, load = _class(diffusers, place.class_name or ""), "from_single_file"
             options: dict[str, Any] = {} if place.config is None else {"config": place.config}
         else:
             path, options, load = _vae_folder(path), {}, "from_pretrained"

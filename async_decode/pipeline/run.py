@@ -52,8 +52,8 @@ class Run:
         poll: Callable[[], None] | None,
         cancels: tuple[type[BaseException], ...],
     ) -> None:
-        self.chunk_size = _whole_number("chunk_size", chunk_size, MAX_CHUNK_SIZE, "frames")
-        self.buffer_depth = _whole_number("buffer_depth", buffer_depth, MAX_BUFFER_DEPTH, "slots")
+        self.chunk_size = whole_number("chunk_size", chunk_size, MAX_CHUNK_SIZE, "frames")
+        self.buffer_depth = whole_number("buffer_depth", buffer_depth, MAX_BUFFER_DEPTH, "slots")
         self.device = device
         self.total_frames = total_frames
         self.decoding = decoding
@@ -137,7 +137,12 @@ class Run:
         )
 
 
-def _whole_number(name: str, value: int, most: int, unit: str) -> int:
+def whole_number(name: str, value: int, most: int, unit: str) -> int:
+    """``value``, where it is from 1 to ``most``.
+
+    Raises:
+        ValueError: it is not; the message names it.
+    """
     try:
         number = operator.index(value)
     except TypeError:

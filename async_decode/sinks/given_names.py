@@ -8,6 +8,7 @@ processes of this machine have left of a file goes when it is tried again.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -22,6 +23,21 @@ from .files import PART_SUFFIX, OutputNames, Reservation, file_error
 _NUMBER = re.compile(r"\*|%0?(\d*)d")
 #: Between the name of a file and the end of its ``.part``: machine, process, try.
 _OWNER = re.compile(r"\.([0-9A-Za-z_-]+)-(\d+)-[0-9a-f]{8}(?:\.2)?" + re.escape(PART_SUFFIX))
+
+
+def check_folder(path: Path) -> None:
+    """See, without making anything, whether a file ``path`` can be made: its folder, or what is there of it, takes one.
+
+    Raises:
+        SinkError: it cannot; the message names the reason and the remedy.
+    """
+    there = path.parent
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise file_error(path, NotADirectoryError(errno.ENOTDIR, f"{there} is no folder"))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise file_error(path, PermissionError(errno.EACCES, f"{there} may not be written to"))
 
 
 def is_numbered(name: str) -> bool:
@@ -69,8 +85,9 @@ class GivenNames(OutputNames):
         """See whether the names may be used.
 
         Raises:
-            SinkError: a file is there that was not to be overwritten.
+            SinkError: a file is there that was not to be overwritten, or none can be made there.
         """
+        check_folder(self.folder / self.stem)
         there = self.paths
         if there and not self.overwrite:
             raise SinkError(f"{there[0]} is there already; choose another name, or say overwrite=True")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -113,6 +114,8 @@ def _video(names: GivenNames, options: Options, gpu: bool) -> VideoSink:
     video = _format_of(names.stem, options.format)
     if options.fps is None:
         raise SinkError(f"fps: {names.stem!r} is a video; say how many frames a second, such as fps=24")
+    if video.crf_range is None:
+        _refuse(options, {"quality"}, f"{video.name} has no such choice")
     return VideoSink(
         names,
         fps=options.fps,
@@ -142,7 +145,7 @@ def _format_of(name: str, asked: str | None) -> VideoFormat:
         if video.extension == ending:
             return video
     endings = ", ".join(dict.fromkeys(video.extension for video in _VIDEOS.values()))
-    images = ", ".join(ending for endings, _, _ in _IMAGES.values() for ending in endings[:1])
+    images = ", ".join(dict.fromkeys(ending for endings, _, _ in _IMAGES.values() for ending in endings[:1]))
     what = f"for images say where their number goes, as in frames/*{ending}; " if _image_of(ending) else ""
     raise SinkError(f"{name!r}: {what}expected a video's ending ({endings}), or images ({images}) with * in the name")
 
@@ -177,7 +180,11 @@ def _level(given: Options) -> dict[str, Any]:
 
 
 def _quality(given: Options) -> dict[str, Any]:
-    return {} if given.quality is None else {"quality": round(given.quality)}
+    if given.quality is None:
+        return {}
+    if not math.isfinite(given.quality):
+        raise SinkError(f"quality: expected a number from 1 to 100, got {given.quality}")
+    return {"quality": round(given.quality)}
 
 
 def _exr(given: Options, *, half: bool) -> ImageEncoder:

@@ -21,7 +21,9 @@ def read_sound(path: Path) -> Sound:
         with wave.open(str(path), "rb") as file:
             channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
             data = np.frombuffer(file.readframes(file.getnframes()), np.uint8)
-    except (OSError, EOFError, wave.Error) as error:
+    except OSError as error:
+        raise SinkError(f"sound: {path} cannot be read: {error.strerror or error}") from error
+    except (EOFError, wave.Error) as error:
         raise SinkError(f"sound: {path} is no WAV file that can be read: {error}; convert it to 16 bits") from error
     samples = data.reshape(-1, width)
     # As whole numbers of 32 bits: the missing bytes are the low ones.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
 import re
 import threading
 from pathlib import Path
@@ -172,6 +173,8 @@ def test_progress_ends_at_all_of_it() -> None:
         ("*.doc", {}, "png"),
         ("*_*.png", {}, "one place"),
         ("*.png", {"compression": 99}, "from 0 to 9"),
+        ("*.jpg", {"quality": float("nan")}, "from 1 to 100, got nan"),
+        ("clip.mkv", {"fps": 16, "quality": 20}, "ffv1 has no such choice"),
         ([], {}, "empty list"),
         ([3], {}, "int"),
         (None, {"fps": 16}, "no video"),
@@ -187,6 +190,28 @@ def test_a_target_that_makes_no_sense_is_refused_before_anything_is_decoded(
 
     assert vae.steps == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["clip.mkv", "*.png"])
+@pytest.mark.parametrize(
+    ("folder", "words"), [("file", "a file is where a folder should be"), ("shut/new", "get the right to write there")]
+)
+def test_a_folder_that_takes_no_files_is_refused_before_anything_is_decoded(
+    name: str, folder: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "shut").mkdir()
+    # Whoever runs the tests may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path).name != "shut")
+    vae = ToyVAE()
+
+    with pytest.raises(SinkError, match=words) as told:
+        async_decode.decode(
+            vae.video_decoder(), toy_latent(1), tmp_path / folder / name, fps=16 if "mkv" in name else None
+        )
+
+    assert str(tmp_path / folder / name) in str(told.value)
+    assert vae.steps == 0
 
 
 @pytest.mark.parametrize(

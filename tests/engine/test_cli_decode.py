@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from async_decode import DecodeError
 from async_decode.__main__ import main
 from async_decode.cluster import Options, decode_many
 from async_decode.demo import LATENT_PATH, load_latent
@@ -171,6 +172,19 @@ def test_a_run_that_was_killed_after_a_file_got_its_name_knows_it_again(tmp_path
     "arguments, out, words",
     [
         (["nowhere/"], "{name}.mkv", "no such file"),
+        (["{in}"], "{name.x}.mkv", "{name}, {folder} or {number}"),
+        (["{in}"], "in/a.latent/{name}.mkv", "a file is where a folder should be; choose another folder"),
+        (["{in}", "--report", "{in}"], "{name}.mkv", "name another place"),
+        (["{in}", "--report", "{in}/a.latent/r.jsonl"], "{name}.mkv", "a file is where a folder should be"),
+        (["{in}", "--sound", "nowhere.wav"], "{name}.mkv", "nowhere.wav cannot be read: No such file or directory"),
+        (["{in}", "--quality", "20"], "{name}.mkv", "ffv1 has no such choice, got --quality 20"),
+        (["{in}", "--workers", "2"], "{name}.mkv", "got --workers 2; say --ray auto as well"),
+        (["{in}", "--ray", "auto"], "{name}.mkv", "Ray gives it, got --device cpu"),
+        (["{in}", "--tiling"], "{name}.mkv", "the embedded VAE decodes here, got --tiling; leave it out"),
+        (["{in}", "--normalized", "yes"], "{name}.mkv", "got --normalized yes; leave it out"),
+        (["{in}", "--vae-class", "AutoencoderKLWan"], "{name}.mkv", "got --vae-class AutoencoderKLWan"),
+        (["{in}", "--vae", "{in}/a.latent"], "{name}.mkv", "say --vae-class"),
+        (["{in}", "--loops", "-1"], "{name}.mkv", "expected 0 or more repeats, got -1"),
         (["{in}"], "{title}.mkv", "{name}, {folder} or {number}"),
         (["{in}"], "clip.mkv", "would both become"),
         (["{in}"], "{name}.txt", "ending"),
@@ -191,8 +205,87 @@ def test_arguments_that_make_no_sense_are_refused_before_anything_is_decoded(
     status = run(tmp_path, *[part.replace("{in}", str(tmp_path / "in")) for part in arguments], out=out)
 
     assert status == 2
-    assert words in " ".join(capsys.readouterr().err.split())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and words in line
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--fps", "0"], "--fps: expected frames a second, such as 24 or 30000/1001, got 0"),
+        (["--fps", "1/0"], "--fps: expected frames a second, such as 24 or 30000/1001, got 1/0"),
+        (["--fps", "fast"], "--fps: expected frames a second, such as 24 or 30000/1001, got fast"),
+        (["--fps", "nan"], "--fps: expected frames a second, such as 24 or 30000/1001, got nan"),
+        (["--chunk-size", "0"], "--chunk-size: expected a whole number from 1 to 4096, got 0"),
+        (["--buffer-depth", "-1"], "--buffer-depth: expected a whole number from 1 to 64, got -1"),
+        (["--device", "foo"], "--device: torch has no device 'foo' here; there is cpu"),
+        (["--device", "cuda:99"], "--device: torch has no device 'cuda:99' here; there is cpu"),
+        (["--ray", "auto", "--workers", "0"], "--workers: expected a whole number from 1 to 100000, got 0"),
+        (["--decoder", "fast"], "--decoder: invalid choice: 'fast'"),
+    ],
+)
+def test_bad_values_are_one_line(
+    tmp_path: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "in" / "a.latent", small())
+
+    with pytest.raises(SystemExit) as left:
+        main(["decode", str(tmp_path / "in"), "--out", str(tmp_path / "{name}.mkv"), *arguments])
+
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("list.txt", b"\xff\xfe\x00", "list.txt: expected a manifest, text in UTF-8"),
+        ("list.jsonl", b'{"latent": 3}\n', 'list.jsonl, line 1: expected {"latent": PLACE}, got {"latent": 3}'),
+        ("list.jsonl", b'{"clip": "a"}\n', 'list.jsonl, line 1: expected {"latent": PLACE}'),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_named(
+    tmp_path: Path, name: str, content: bytes, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    assert run(tmp_path, str(tmp_path / name)) == 2
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+def test_python_is_told_of_sizes_and_devices_before_anything_is_made(tmp_path: Path) -> None:
+    latent, to = save(tmp_path / "a.latent", small()), str(tmp_path / "{name}.mkv")
+
+    for wrong, words in ({"chunk_size": 0}, "chunk_size"), ({"buffer_depth": 65}, "buffer_depth"):
+        with pytest.raises(ValueError, match=f"{words} must be from 1"):
+            decode_many(latent, to, options=Options(fps=8), **wrong)
+    with pytest.raises(DecodeError, match="torch has no device 'foo' here"):
+        decode_many(latent, to, options=Options(fps=8), device="foo")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["a.latent"]
+
+
+def test_reasons_of_clips_are_one_line_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "in"
+    save(folder / "taken.latent", small())
+    torch.save(Fraction(1, 2), folder / "code.pt")
+    (folder / "list.txt").write_text("taken.latent\ncode.pt\nnowhere.pt\n")
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "taken.mkv").write_bytes(b"mine")
+
+    assert run(tmp_path, str(folder / "list.txt")) == 3
+
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert len(said) == 3
+    assert any("taken.mkv is there already; choose another name, or say --overwrite" in line for line in said)
+    assert any("code.pt holds more than tensors" in line and ".safetensors" in line for line in said)
+    assert any("nowhere.pt: there is no such file" in line for line in said)
+    assert not any("weights_only" in line for line in said)
 
 
 def test_images_sound_and_formats(tmp_path: Path) -> None:
