@@ -16,7 +16,7 @@ import comfy.utils
 from comfy import model_management
 
 from ..async_decode import Cancelled, FramePipeline
-from ..async_decode.sinks import PreviewSink, Sink
+from ..async_decode.sinks import OptionalSink, PreviewSink, Sink
 from . import background, cancels, events
 
 #: How often a node that waits for its sinks looks at the progress and at ComfyUI's interrupt, in seconds.
@@ -54,7 +54,7 @@ class NodeRun:
         #: Since another branch of the prompt has failed.
         self._patience: cancels.Patience | None = None
         self.pipeline = FramePipeline(
-            [*sinks, *([self._preview] if self._preview else [])],
+            [*sinks, *([OptionalSink(self._preview, "the live preview ended")] if self._preview else [])],
             cancels=(model_management.InterruptProcessingException, asyncio.CancelledError, Cancelled),
             **settings,
         )

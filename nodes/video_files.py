@@ -13,9 +13,19 @@ import folder_paths
 import numpy as np
 import torch
 from comfy_api.v0_0_2 import InputImpl, io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..async_decode import SinkError
-from ..async_decode.sinks import H264_MP4, VIDEO_FORMATS, Sink, Sound, VideoFormat, VideoSink, WorkingFormats
+from ..async_decode.sinks import (
+    H264_MP4,
+    VIDEO_FORMATS,
+    OptionalSink,
+    Sink,
+    Sound,
+    VideoFormat,
+    VideoSink,
+    WorkingFormats,
+)
 from ..async_decode.sinks.files import OutputNames
 from ..async_decode.sinks.video.notes import check_size
 from . import background, saving
@@ -224,7 +234,9 @@ class VideoFile:
             **shared,
         )
         self._proxy = self._stand_in(shared)
-        self.sinks: list[Sink] = [self._file, *([self._proxy] if self._proxy else [])]
+        # Where that fails, the file is made all the same.
+        self._spare = self._proxy and OptionalSink(self._proxy, _missing(video))
+        self.sinks: list[Sink] = [self._file, *([self._spare] if self._spare else [])]
 
     def _stand_in(self, shared: dict[str, Any]) -> VideoSink | None:
         """Who makes the file that is shown, or read by other nodes, instead; ``None``: nobody has to."""
@@ -244,14 +256,26 @@ class VideoFile:
     def video(self, later: background.BackgroundRun | None) -> Any:
         """The VIDEO, backed by the file, or by what stands in for it where ComfyUI could not read it.
 
+        Where that has failed there is none: the node that takes it says why.
+
         Args:
             later: who finishes it, if it is not whole yet.
         """
-        unreadable = self._proxy is not None and not _is_readable(self.format)
-        sink = self._proxy if unreadable else self._file
+        spare = None if _is_readable(self.format) else self._spare
+        sink = self._file if spare is None else self._proxy
+
+        def path() -> str:
+            if spare is not None and spare.error is not None:
+                raise SinkError(spare.notes[0])
+            assert sink is not None, "what stands in has a sink"
+            return str(sink.path)
+
         if later is not None:
-            return background.BackgroundVideo(later, lambda: str(sink.path))
-        return InputImpl.VideoFromFile(str(sink.path))
+            return background.BackgroundVideo(later, path)
+        try:
+            return InputImpl.VideoFromFile(path())
+        except SinkError as error:
+            return ExecutionBlocker(str(error))
 
     def ui(self, whole: bool = True) -> dict[str, Any]:
         """What the node shows: the file, and the name of what browsers play instead, in ComfyUI's temporary folder.
@@ -261,7 +285,8 @@ class VideoFile:
         """
         saved = ui.SavedResult(_name_of(self._file, whole), self._subfolder, io.FolderType.output)
         shown = ui.PreviewVideo([saved]).as_dict()
-        if self._proxy is not None and not self.format.in_browsers:
+        lost = self._spare is not None and self._spare.error is not None
+        if self._proxy is not None and not lost and not self.format.in_browsers:
             # A text, because ComfyUI counts every object here as a file that a prompt has made.
             shown[STAND_IN_KEY] = [_name_of(self._proxy, whole)]
         return shown
@@ -333,6 +358,13 @@ def check(format: str | None, quality: int | None, fps: Any) -> None:
             raise SinkError(f"quality: {format} takes {best:g} (best) to {worst:g} (smallest), got {quality}")
     if video.max_rate is not None and fps is not None and fps > video.max_rate:
         raise SinkError(f"fps: {format} knows at most {video.max_rate} frames a second, got {fps:g}; choose fewer")
+
+
+def _missing(video: VideoFormat) -> str:
+    """What there is not, where the stand-in for a file has failed."""
+    if _is_readable(video):
+        return "the file is saved, but the node has no small video to play in its place"
+    return f"the file is saved, but there is no VIDEO for other nodes, which cannot read {video.muxer}"
 
 
 def _is_readable(video: VideoFormat) -> bool:

@@ -7,6 +7,7 @@ from .image.exr import ExrEncoder
 from .image.files import ImageFilesSink
 from .image.formats import ImageEncoder, JpegEncoder, PngEncoder, WebpEncoder
 from .null import NullSink
+from .optional import OptionalSink
 from .preview import PreviewSink
 from .tensor import TensorSink
 from .video.catalogue import H264_MP4, VIDEO_FORMATS
@@ -25,6 +26,7 @@ __all__ = [
     "ImageFilesSink",
     "JpegEncoder",
     "NullSink",
+    "OptionalSink",
     "Png16Encoder",
     "PngEncoder",
     "PreviewSink",

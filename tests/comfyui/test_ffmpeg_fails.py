@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from async_decode.sinks.ffmpeg import find_ffmpeg
 from tests.comfyui.client import Client, Output, Prompt
 from tests.comfyui.fixtures import Models, random_latent
-from tests.comfyui.outputs import check_usable, files_of, names_in, wait_until
+from tests.comfyui.outputs import check_usable, files_of, names_in, report_of, wait_until
 from tests.comfyui.server import Server
 from tests.engine.sink_tools import probe
 
@@ -79,6 +80,37 @@ def test_an_ffmpeg_that_fails(own_client: Client, own_ffmpeg: Server, models: Mo
     assert "Unknown encoder libx264" in message
     assert names_in(own_ffmpeg.output / "failing") == []
     check_usable(own_client, own_ffmpeg, models)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [("mkv (FFV1)", "encoder"), ("webp (animated)", "encoder"), ("mkv (FFV1)", "folder")],
+)
+def test_a_stand_in_that_fails_does_not_cost_the_file(
+    own_client: Client, own_ffmpeg: Server, name: str, fault: str
+) -> None:
+    temp = own_ffmpeg.temp
+    failing = f'case "$*" in *"{temp}"*) echo "no stand-in today" >&2; exit 3;; esac; ' if fault == "encoder" else ""
+    set_ffmpeg(own_ffmpeg, f'{failing}exec "{find_ffmpeg()}" "$@"')
+    if fault == "folder":
+        shutil.rmtree(temp, ignore_errors=True)
+        temp.write_text("a file where the folder should be")
+    prompt = Prompt()
+    images = prompt.add("TestImages", shape="17,32,48,3", seed=0, dtype="float32", layout="contiguous")
+    node = own_client.add(prompt, "AsyncSaveVideo", images=images, filename_prefix="spare/a", format=name, quality=0)
+    try:
+        result = own_client.run(prompt)
+    finally:
+        if fault == "folder":
+            temp.unlink()
+
+    (path,) = files_of(own_ffmpeg, result, node)
+    assert path.parent == own_ffmpeg.output / "spare" and "cut-short" not in path.name
+    if name.startswith("mkv"):
+        assert probe(path).frames == 17
+    assert "async_vae_decode_stand_in" not in result.ui(node)
+    (warning,) = [text for text in report_of(result, node)["warnings"] if text.startswith("the file is saved, but")]
+    assert ("no stand-in today" if fault == "encoder" else "a file is where a folder should be") in warning
 
 
 @pytest.mark.parametrize("by", ["cancel", "failure of another node"])

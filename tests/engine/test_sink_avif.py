@@ -132,9 +132,19 @@ def test_alpha_is_kept_in_eight_bits(tmp_path: Path) -> None:
 
 
 @ten_bits
-def test_alpha_is_refused_in_ten_bits(tmp_path: Path) -> None:
-    with pytest.raises(SinkError, match="avif 10-bit files hold 1 or 3 channels, got 4; save as png instead"):
-        ImageFilesSink(OutputNames(tmp_path, "a"), Avif10Encoder()).open(Clip(8, 8, 4), Recorder())
+def test_alpha_is_left_out_of_ten_bits_and_the_report_says_so(tmp_path: Path) -> None:
+    frames = clip(2, 33, 65, 4)
+    sink = ImageFilesSink(OutputNames(tmp_path, "a"), Avif10Encoder())
+    with FramePipeline([sink], finish=FinishedFrames(), total_frames=2) as pipeline:
+        pipeline.submit(frames)
+
+    assert [warning for warning in pipeline.report.warnings if "alpha" in warning] == [
+        "avif 10-bit has no alpha: it was left out; png and webp files keep it"
+    ]
+    for path, frame in zip(sink.files, frames, strict=True):
+        with Image.open(path) as image:
+            assert (image.mode, image.size) == ("RGB", (65, 33))
+            assert psnr(np.asarray(image).astype(float), (frame[..., :3] * 255).numpy()) > 40
 
 
 @both

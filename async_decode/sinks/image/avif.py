@@ -15,7 +15,7 @@ from typing import IO
 from PIL import features
 
 from ...errors import FFmpegError, SinkError
-from ...frames import FrameArray, PixelFormat
+from ...frames import Clip, FrameArray, PixelFormat
 from ..ffmpeg import ask, find_ffmpeg, run_piped
 from .exif import exif_of, left_out, without_tag
 from .formats import ImageEncoder, check_range, image_of
@@ -80,7 +80,7 @@ class AvifEncoder(ImageEncoder):
 
 
 class Avif10Encoder(ImageEncoder):
-    """AVIF with 10 bits a channel and chroma at full resolution; no alpha.
+    """AVIF with 10 bits a channel and chroma at full resolution. Alpha is left out, which ``notes`` says.
 
     Args:
         quality: 1 (small) to 100, on libavif's scale.
@@ -93,20 +93,26 @@ class Avif10Encoder(ImageEncoder):
     name = "avif 10-bit"
     extension = ".avif"
     pixel_format = PixelFormat.YUV444_10
-    channels = (1, 3)
+    keeps_alpha = False
     max_side = 65536
 
     def __init__(self, *, quality: int = 95, metadata: Mapping[str, str] | None = None) -> None:
         check_range("quality", quality, 1, 100)
         if not ffmpeg_writes_avif():
             raise SinkError("the installed ffmpeg has no libaom-av1: pip install --upgrade imageio-ffmpeg")
+        self._planes = 3
         self._quantizer = ((100 - quality) * 63 + 50) // 100
         self._exif = exif_of(metadata or {})
         self.notes = left_out("too many texts for an avif file", without_tag(metadata or {}))
 
+    def check(self, clip: Clip) -> None:
+        super().check(clip)
+        # The pixel format has alpha for those who want it.
+        self._planes = 4 if clip.channels == 4 else 3
+
     def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
         lines, width, _ = frame.shape
-        height = lines // 3
+        height = lines // self._planes
         colours = "-color_range tv -colorspace bt709 -color_primaries bt709 -color_trc iec61966-2-1"
         arguments = (
             f"-f rawvideo -pix_fmt yuv444p10le -video_size {width}x{height} {colours} -i pipe:0 "
@@ -114,7 +120,8 @@ class Avif10Encoder(ImageEncoder):
             f"-crf {self._quantizer} -b:v 0 -f obu pipe:1"
         ).split()
         # What an abort makes it raise ends ffmpeg.
-        picture = run_piped(arguments, frame.astype("<u2", copy=False).data, poll=lambda: file.write(b""))
+        colours_only = frame[: 3 * height].astype("<u2", copy=False)
+        picture = run_piped(arguments, colours_only.data, poll=lambda: file.write(b""))
         file.write(_container(_units(picture), width, height, self._exif))
 
 

@@ -43,6 +43,8 @@ class ImageEncoder(abc.ABC):
     pixel_format: PixelFormat
     #: How many channels a frame may have.
     channels: Sequence[int] = (1, 3, 4)
+    #: Whether the fourth of them is in the files; else it is left out, which ``notes`` says.
+    keeps_alpha = True
     #: The largest width and height, in pixels.
     max_side: int = 2**31 - 1
     #: What is different in the files from what was asked for, for people to read.
@@ -62,6 +64,9 @@ class ImageEncoder(abc.ABC):
                 f"{self.name} files hold at most {self.max_side} pixels a side, got {clip.width}x{clip.height}; save "
                 "as png instead"
             )
+        note = f"{self.name} has no alpha: it was left out; png and webp files keep it"
+        if clip.channels == 4 and not self.keeps_alpha and note not in self.notes:
+            self.notes = [*self.notes, note]
 
     @abc.abstractmethod
     def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
@@ -110,6 +115,7 @@ class JpegEncoder(ImageEncoder):
     name = "jpeg"
     extension = ".jpg"
     pixel_format = PixelFormat.UINT8
+    keeps_alpha = False
     max_side = 65500
 
     def __init__(self, *, quality: int = 95, metadata: Mapping[str, str] | None = None) -> None:
@@ -126,11 +132,6 @@ class JpegEncoder(ImageEncoder):
         self.notes = [
             f"{note}; webp and png files have no limit" for note in left_out("too long for a jpeg file", dropped)
         ]
-
-    def check(self, clip: Clip) -> None:
-        super().check(clip)
-        if clip.channels == 4:
-            self.notes = [*self.notes, "jpeg has no alpha: it was left out; png and webp files keep it"]
 
     def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
         image = image_of(frame)

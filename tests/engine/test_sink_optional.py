@@ -1,0 +1,113 @@
+"""What an optional sink fails with is told, and costs neither the run nor what other sinks make."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from async_decode import FramePipeline, SinkError
+from async_decode.device.conversion import FinishedFrames
+from async_decode.sinks import OptionalSink, VideoSink
+from async_decode.sinks.files import OutputNames
+from tests.engine.sink_tools import ffmpeg_children, nothing_survives, probe, small_disk
+from tests.engine.toy import CollectSink, FailingSink, GateSink
+
+FRAMES = 13
+
+
+def run(*sinks: CollectSink | OptionalSink | VideoSink, size: tuple[int, int] = (32, 48)) -> FramePipeline:
+    pipeline = FramePipeline(sinks, chunk_size=2, finish=FinishedFrames(), total_frames=FRAMES)
+    with pipeline:
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(FRAMES):
+            pipeline.submit(torch.rand(1, *size, 3, generator=generator))
+    return pipeline
+
+
+class UnpreparedSink(FailingSink):
+    """Fails before anything is decoded."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        raise self.error
+
+
+@pytest.mark.parametrize("where", ["prepare", "open", "write:0", "write:3", "future:0", "future:3", "close"])
+def test_the_others_get_every_frame_wherever_it_fails(where: str) -> None:
+    kind = UnpreparedSink if where == "prepare" else FailingSink
+    failing = kind(where, SinkError("no room"))
+    whole = CollectSink()
+
+    pipeline = run(OptionalSink(failing, "there is no small one"), whole)
+
+    assert whole.calls == ["open", "close"]
+    assert len(whole.frames) == FRAMES
+    assert list(pipeline.report.warnings).count("there is no small one: no room") == 1
+    assert pipeline.report.outcome == "completed"
+    # Nothing of it is left behind, and it is not asked again after its failure.
+    assert "abort" in failing.calls or where == "close"
+    assert ("close" in failing.calls) == (where == "close")
+
+
+def test_what_does_not_fail_is_whole_too() -> None:
+    inner, whole = CollectSink(threaded=True), CollectSink()
+
+    pipeline = run(OptionalSink(inner, "there is no small one"), whole)
+
+    assert np.array_equal(inner.frames, whole.frames)
+    assert inner.calls == ["open", "close"]
+    assert not [warning for warning in pipeline.report.warnings if "small one" in warning]
+
+
+def test_an_abort_is_no_failure_of_its_own() -> None:
+    gate = GateSink()
+    optional = OptionalSink(gate, "there is no small one")
+    failing = FailingSink("write:1", SinkError("the file failed"))
+
+    with pytest.raises(SinkError, match="the file failed"):
+        run(optional, failing)
+
+    assert "abort" in gate.calls
+    assert optional.error is None
+    assert not optional.notes
+
+
+def test_a_full_disk_for_the_small_video_does_not_cost_the_large_one(tmp_path: Path) -> None:
+    with small_disk(tmp_path, "16k") as disk, nothing_survives(tmp_path):
+        small = OptionalSink(VideoSink(OutputNames(disk, "s"), fps=24, crf=0), "there is no small video")
+        file = VideoSink(OutputNames(tmp_path / "made", "a"), fps=24)
+        pipeline = run(small, file, size=(128, 128))
+
+        assert file.path is not None and not file.cut_short
+        assert probe(file.path).frames == FRAMES
+        (warning,) = [warning for warning in pipeline.report.warnings if "there is no small video" in warning]
+        assert "No space left on device" in warning
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the encoder in /proc")
+def test_a_killed_encoder_of_the_small_video_does_not_cost_the_large_one(tmp_path: Path) -> None:
+    small = VideoSink(OutputNames(tmp_path / "temp", "small-one"), fps=24)
+    file = VideoSink(OutputNames(tmp_path / "made", "a"), fps=24)
+    optional = OptionalSink(small, "there is no small video")
+    with (
+        nothing_survives(tmp_path),
+        FramePipeline([optional, file], chunk_size=1, finish=FinishedFrames()) as pipeline,
+    ):
+        for index in range(FRAMES):
+            pipeline.submit(torch.rand(1, 256, 256, 3))
+            if index == 3:
+                (encoder,) = [
+                    pid for pid in ffmpeg_children() if b"small-one" in Path(f"/proc/{pid}/cmdline").read_bytes()
+                ]
+                    pid for pid in ffmpeg_children() if b"small-one" in Path(f"/proc/{pid}/cmdline").read_bytes()
+                ]
+                os.kill(encoder, signal.SIGKILL)
+
+    assert file.path is not None and not file.cut_short
+    assert probe(file.path).frames == FRAMES
+    assert "killed by SIGKILL" in str(optional.error)
