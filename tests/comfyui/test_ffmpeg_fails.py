@@ -97,7 +97,9 @@ def test_a_stand_in_that_fails_does_not_cost_the_file(
         temp.write_text("a file where the folder should be")
     prompt = Prompt()
     images = prompt.add("TestImages", shape="17,32,48,3", seed=0, dtype="float32", layout="contiguous")
-    node = own_client.add(prompt, "AsyncSaveVideo", images=images, filename_prefix="spare/a", format=name, quality=0)
+    node = own_client.add(
+        prompt, "AsyncSaveVideo", images=images, filename_prefix="spare/a", format=name, quality=0, fps=25.0
+    )
     try:
         result = own_client.run(prompt)
     finally:

@@ -104,8 +104,6 @@ def test_a_killed_encoder_of_the_small_video_does_not_cost_the_large_one(tmp_pat
                 (encoder,) = [
                     pid for pid in ffmpeg_children() if b"small-one" in Path(f"/proc/{pid}/cmdline").read_bytes()
                 ]
-                    pid for pid in ffmpeg_children() if b"small-one" in Path(f"/proc/{pid}/cmdline").read_bytes()
-                ]
                 os.kill(encoder, signal.SIGKILL)
 
     assert file.path is not None and not file.cut_short

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from async_decode import Cancelled, FFmpegError, Recorder, SinkError
+from async_decode import Cancelled, Clip, FFmpegError, Recorder, SinkError
 from async_decode.frames import PixelFormat
-from async_decode.sinks import VIDEO_FORMATS, Sound, VideoSink
+from async_decode.sinks import VIDEO_FORMATS, Sound, VideoSink, WorkingFormats
 from async_decode.sinks.ffmpeg import FFmpegProcess
 from async_decode.sinks.files import OutputNames
 from async_decode.sinks.video import encoding, second_pass
@@ -125,6 +127,66 @@ def test_killed_encoder(tmp_path: Path, name: str) -> None:
         assert raised.value is error
         sink.abort()
     assert 2 * RATE <= check(sink, frames, error) <= 60
+
+
+@posix
+@pytest.mark.parametrize("name", sorted(set(VIDEO_FORMATS) - set(CONTAINERS)))
+def test_an_encoder_that_is_killed_at_once_ends_the_run_in_every_format(tmp_path: Path, name: str) -> None:
+    if name not in WorkingFormats().wait(PATIENCE):
+        pytest.skip(f"{name} does not work here")
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=RATE, video=VIDEO_FORMATS[name], metadata={"WORKFLOW": "w"})
+    with nothing_survives(tmp_path):
+        frame = np.zeros(
+            (1, *Clip(256, 256, 3).frame_shape(sink.pixel_format)), str(sink.pixel_format.dtype).removeprefix("torch.")
+        )
+        sink.open(Clip(256, 256, 3), Recorder())
+        os.kill(encoder(sink).pid, signal.SIGSTOP)
+        sink.write(np.broadcast_to(frame, (1, *frame.shape[1:])), 0)
+        os.kill(encoder(sink).pid, signal.SIGKILL)
+
+        error = sink.write(np.broadcast_to(frame, (40, *frame.shape[1:])), 1).exception(PATIENCE)
+
+        assert isinstance(error, FFmpegError) and "killed by SIGKILL" in str(error)
+        sink.abort()
+    assert sink.path is None and list(tmp_path.iterdir()) == []
+
+
+@posix
+@pytest.mark.parametrize("name", ["mp4 (H.264)", "gif"])
+def test_a_folder_that_is_removed_meanwhile_ends_the_run(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "made"
+    sink, frames = fed(folder, name)
+    shutil.rmtree(folder)
+    os.kill(encoder(sink).pid, signal.SIGKILL)
+
+    large = np.broadcast_to(frames[:1], (2000, *frames.shape[1:]))
+    error = sink.write(large, 60).exception(PATIENCE)
+
+    assert isinstance(error, FFmpegError) and "killed by SIGKILL" in str(error)
+    assert sink.path is None
+    sink.abort()
+
+
+@posix
+def test_an_encoder_is_never_waited_for_because_closing_it_went_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink, frames = fed(tmp_path, "mp4 (H.264)")
+    assert sink._encoding is not None
+    whole = sink._encoding.close
+
+    def close(*, cut_short: bool) -> None:
+        with suppress(FFmpegError):
+            whole(cut_short=cut_short)
+        raise KeyError("nobody thought of this")
+
+    monkeypatch.setattr(sink._encoding, "close", close)
+    os.kill(encoder(sink).pid, signal.SIGKILL)
+    error = sink.write(np.broadcast_to(frames[:1], (2000, *frames.shape[1:])), 60).exception(PATIENCE)
+
+    assert isinstance(error, FFmpegError)
+    assert "killed by SIGKILL" in str(error) and "nobody thought of this" in str(error)
+    sink.abort()
 
 
 @posix

@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -169,7 +170,10 @@ class ImageFilesSink(Sink):
             self._look_for_nan(frame, index)
             path = name.publish()
             self._saved[index] = path
-            size = path.stat().st_size
+            size = 0
+            # Who moves a file that is whole does not make it one that failed.
+            with suppress(OSError):
+                size = path.stat().st_size
         except BaseException as error:
             name.discard()
             chunk.frame_done(self._first_error(error, name))

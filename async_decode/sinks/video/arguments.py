@@ -37,6 +37,8 @@ _INPUT_FORMATS = {
 _ENDIAN = "le" if sys.byteorder == "little" else "be"
 #: How long a fragment is, in microseconds.
 _FRAGMENT_US = 1_000_000
+#: Up to this width, in pixels, x265's cutree (seen in 4.3, with 34 to 48 pixels) writes behind its memory and dies.
+_X265_NARROW = 64
 #: ffmpeg's names of what reads a container, by what writes it.
 _DEMUXERS = {"matroska": "matroska", "webm": "matroska", "gif": "gif"}
 
@@ -104,6 +106,8 @@ def encode_arguments(
         target += ["-pix_fmt", video.encoded(clip.channels)]
     target += _encoder_tags(video)
     codec = ["-c:v", video.encoder, *video.speeds[preset], *video.options]
+    if video.encoder == "libx265" and video.size(clip.width, clip.height)[0] <= _X265_NARROW:
+        codec[codec.index("-x265-params") + 1] += ":cutree=0"
     if video.crf_range is not None:
         codec += video.quality(crf)
     container = ["-f", video.muxer, *_muxer_options(video, plays), "-y", file_url(output)]

@@ -172,7 +172,8 @@ class Encoding:
                     if error is not None:
                         cut_short = True
                         self._count()
-                        copy = copy or self._start_copy(is_broken=True)
+                        if self.frames:
+                            copy = copy or self._start_copy(is_broken=True)
                 if self.frames:
                     made = self._ordinary(copy)
                     self._add_exif(made)
@@ -223,7 +224,11 @@ class Encoding:
     def _count(self) -> None:
         """Find out how many frames are in the file of an encoder that did not close it."""
         assert self._name is not None
-        if not self._options.video.survives or not self._name.part.stat().st_size:
+        size = 0
+        # Somebody may have removed it.
+        with suppress(OSError):
+            size = self._name.part.stat().st_size
+        if not self._options.video.survives or not size:
             self.frames = 0
             return
         self.is_counted = False

@@ -294,6 +294,9 @@ class VideoSink(Sink):
                 pass
             except SinkError as further:
                 error = _with(error, str(further))
+            except Exception as further:
+                # Whoever waits for these frames must hear of the first error, whatever comes after it.
+                error = _with(error, f"What there is of the file could not be closed: {further!r}")
             if self.path is not None:
                 known = self._encoding is not None and self._encoding.is_counted
                 what = f"The first {self.frames} frames are" if known else "What ffmpeg has written of the frames is"
