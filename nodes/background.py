@@ -104,10 +104,7 @@ class BackgroundRun:
         self._pipeline = None
         self._over.set()
         if self.error is None:
-            shown = self._shown()
-            # The browser could not play the file before.
-            self._told.show(shown)
-            self._told.tell(SAVED, {"output": shown})
+            self._told.tell(SAVED, {"output": self._shown()})
         else:
             logging.error("Async VAE Decode: saving in the background has failed: %s", self.error)
             self._told.tell(FAILED, {"message": str(self.error), "warnings": list(warnings)})

@@ -7,6 +7,7 @@ workflow and node whether it shows what ran. Nothing of a prompt is in them but 
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -123,7 +124,7 @@ def _send(event: str, data: dict[str, Any]) -> None:
 
 
 def _facts() -> dict[str, Any]:
-    """Which node of which workflow runs, and who queued it; None for what is not known."""
+    """Which node of which workflow runs, who queued it, and since when; None for what is not known."""
     context = get_executing_context()
     prompt_id, node_id = (None, None) if context is None else (context.prompt_id, context.node_id)
     with PromptServer.instance.prompt_queue.mutex:
@@ -139,4 +140,5 @@ def _facts() -> dict[str, Any]:
         "type": prompt.get(node_id, {}).get("class_type"),
         "workflow": workflow.get("id") if isinstance(workflow, dict) else None,
         "client": extra.get("client_id"),
+        "began": time.time(),
     }

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,6 +20,10 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+#: Seconds between two questions after a run that finishes its files in the background.
+INTERVAL = 0.5
+_ENDS = {"failed": "failed", "cancelled": "been cancelled"}
 
 
 def run(server: str, prompt: dict[str, Any], out: Path) -> list[Path]:
@@ -28,8 +33,12 @@ def run(server: str, prompt: dict[str, Any], out: Path) -> list[Path]:
     prompt_id = queue(server, prompt, client_id)
     follow(events, prompt_id)
     events.close()
+    outputs = outputs_of(server, prompt_id)
+    reports = [final(server, json.loads(text)) for node in outputs for text in node.get("async_vae_decode", [])]
+    for report in reports:
+        print(report["summary"])
     out.mkdir(parents=True, exist_ok=True)
-    return list(fetch(server, prompt_id, out))
+    return list(fetch(server, outputs, out))
 
 
 def load(workflow: Path) -> dict[str, Any]:
@@ -99,13 +108,39 @@ def follow(events: Events, prompt_id: str) -> None:
             return
 
 
-def fetch(server: str, prompt_id: str, out: Path) -> Iterator[Path]:
-    """Write the files that a prompt has saved into ``out``, and print what our nodes report of it."""
+def outputs_of(server: str, prompt_id: str) -> list[dict[str, Any]]:
+    """What the nodes of a prompt that has ended tell of their files."""
     with urllib.request.urlopen(f"{server}/history/{prompt_id}") as answer:
-        outputs = json.load(answer)[prompt_id]["outputs"]
-    for node in outputs.values():
-        for report in node.get("async_vae_decode", []):
-            print(json.loads(report)["summary"])
+        return list(json.load(answer)[prompt_id]["outputs"].values())
+
+
+def final(server: str, report: dict[str, Any]) -> dict[str, Any]:
+    """The report of a run whose files are whole: of one that finishes them in the background, when it has.
+
+    Raises:
+        SystemExit: they will never be whole.
+    """
+    while report.get("finishing"):
+        try:
+            with urllib.request.urlopen(f"{server}/async_vae_decode/runs/{report['run']}") as answer:
+                told = json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise
+            # The server remembers the last runs, and this one ended long ago: the report came from ComfyUI's cache.
+            return report
+        if told["state"] in ("failed", "cancelled"):
+            left = f"; what is left: {', '.join(told['cut_short'])}" if told["cut_short"] else ""
+            raise SystemExit(f"saving in the background has {_ENDS[told['state']]}: {told['error']}{left}")
+        if told["state"] == "completed":
+            return dict(told["report"])
+        time.sleep(INTERVAL)
+    return report
+
+
+def fetch(server: str, outputs: list[dict[str, Any]], out: Path) -> Iterator[Path]:
+    """Write the files that nodes have saved into ``out``."""
+    for node in outputs:
         files = {json.dumps(item): item for items in node.values() for item in items if _is_saved(item)}
         for file in files.values():
             query = urllib.parse.urlencode({key: file[key] for key in ("filename", "subfolder", "type")})

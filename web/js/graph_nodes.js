@@ -1,7 +1,10 @@
 /**
  * Nodes of this pack in the graph that is open, found by the ids under which the server runs them.
  */
+import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+
+/** @typedef {import("./pipeline_run.js").News} News */
 
 /** The nodes that run a pipeline. */
 export const PIPELINE_NODES = new Set([
@@ -11,6 +14,11 @@ export const PIPELINE_NODES = new Set([
   "AsyncSaveFrames",
   "AsyncSaveVideo",
 ]);
+
+/** What a workflow has that nobody gave an id. */
+const NO_ID = "00000000-0000-0000-0000-000000000000";
+/** When the latest run of a node began, of those that are known. @type {WeakMap<LGraphNode, number>} */
+const latest = new WeakMap();
 
 /**
  * The outermost graph of the workflow that is open, whichever subgraph is shown.
@@ -56,4 +64,32 @@ export function forEachPipelineNode(visit) {
     }
   };
   walk(rootGraph());
+}
+
+/**
+ * The node that `news` are about, if the workflow that is open is the one that ran.
+ *
+ * @param {News} news
+ * @returns {LGraphNode | null}
+ */
+export function nodeOf(news) {
+  if (!news.node) return null;
+  const named = news.workflow && news.workflow !== NO_ID;
+  const here = named ? news.workflow === rootGraph().id : news.client === api.clientId;
+  const node = here ? nodeAt(news.node) : null;
+  return node && PIPELINE_NODES.has(node.comfyClass) && (!news.type || news.type === node.comfyClass) ? node : null;
+}
+
+/**
+ * Whether nobody has told of a later run of that node: an earlier one may still save in the background.
+ *
+ * @param {LGraphNode} node
+ * @param {News} news
+ * @returns {boolean}
+ */
+export function isLatest(node, news) {
+  const began = news.began ?? 0;
+  if (began < (latest.get(node) ?? 0)) return false;
+  latest.set(node, began);
+  return true;
 }

@@ -1,13 +1,14 @@
 /**
  * What a node shows of its files: the live preview goes when the node has been executed, what it saved in the run before
- * goes when the next run's preview comes, and where browsers do not play a file, its stand-in is shown.
+ * goes when the next run's preview comes, and where browsers do not play a file, its stand-in is shown. Files that are
+ * finished in the background are not shown before they are whole.
  *
  * The front end shows a preview in the place of outputs, and of an output it knows that it is a video: it would try to
  * play the preview, or show it where the gallery belongs, until another tab has been open.
  */
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { PIPELINE_NODES, nodeAt, rootGraph } from "./graph_nodes.js";
+import { PIPELINE_NODES, isLatest, nodeAt, nodeOf, rootGraph } from "./graph_nodes.js";
 
 /** The widget in which LiteGraph draws images. */
 const IMAGE_WIDGET = "$$canvas-image-preview";
@@ -15,6 +16,12 @@ const IMAGE_WIDGET = "$$canvas-image-preview";
 const executed = new WeakSet();
 
 /** A file as ComfyUI names it in outputs. @typedef {{ filename: string, subfolder: string, type: string }} Saved */
+
+/**
+ * @typedef {import("./pipeline_run.js").News} News
+ * @typedef {import("./pipeline_run.js").Report} Report
+ * @typedef {{ images?: Saved[], async_vae_decode?: string[], async_vae_decode_stand_in?: string[] }} Output of a node
+ */
 
 /** What was saved, by outputs in which a stand-in has its place. @type {WeakMap<object, Saved[]>} */
 const saved = new WeakMap();
@@ -27,17 +34,35 @@ export function savedIn(output) {
   return saved.get(output) ?? output.images ?? [];
 }
 
+/**
+ * Runs that ended while another workflow was open, and what their nodes are to show.
+ * @type {Map<string, News & { output: Output }>}
+ */
+const unseen = new Map();
+
 app.registerExtension({
   name: "AsyncVAEDecode.NodeMedia",
   setup() {
     api.addEventListener("executed", ({ detail }) => {
       if (!detail?.output?.images?.length) return;
       const id = String(detail.display_node ?? detail.node);
+      const report = reportIn(detail.output);
+      if (report?.finishing) {
+        void holdBack(id, detail, report);
+        return;
+      }
       dropPreview(id);
       const [name] = detail.output.async_vae_decode_stand_in ?? [];
       if (name) showInstead(id, detail.output, { filename: name, subfolder: "", type: "temp" });
     });
+    api.addEventListener("async_vae_decode.saved", ({ detail }) => showSaved(detail));
     api.addEventListener("b_preview_with_metadata", ({ detail }) => dropOutputs(String(detail?.displayNodeId)));
+  },
+  async afterConfigureGraph() {
+    // What the workflow has shown before comes back after this has returned; and the server may have been restarted.
+    for (const news of [...unseen.values()].filter(nodeOf)) {
+      void stateOf(news.run).then(() => showSaved(news));
+    }
   },
   nodeCreated(node) {
     // LiteGraph draws what has come meanwhile before it asks this.
@@ -48,6 +73,67 @@ app.registerExtension({
     };
   },
 });
+
+/**
+ * Have the node show nothing of files that are not whole yet.
+ * @param {string} id an execution id
+ * @param {{ output: Output }} detail of the event that brought them
+ * @param {Report} report
+ */
+async function holdBack(id, detail, report) {
+  const { output } = detail;
+  const { images } = output;
+  // The front end keeps this object for the next time that the workflow is opened.
+  delete output.images;
+  const node = nodeAt(id);
+  for (const outputs of [app.nodeOutputs, stored()?.nodeOutputs]) {
+    if (node && outputs) outputs[locatorOf(node)] = { ...output };
+  }
+  // An output that comes from ComfyUI's cache says what was true when the node returned.
+  const known = await stateOf(report.run ?? "");
+  if (known && known.state !== "completed") return;
+  const whole = { outcome: "completed", ...(known?.report ?? report), run: report.run, finishing: false };
+  if (whole.outcome === "running") whole.outcome = "completed";
+  execute({ ...detail, output: { ...output, images, async_vae_decode: [JSON.stringify(whole)] } });
+}
+
+/** @param {News & { output: Output }} news of a run whose files are whole now */
+function showSaved(news) {
+  const node = nodeOf(news);
+  if (!node) {
+    unseen.set(news.run, news);
+    return;
+  }
+  unseen.delete(news.run);
+  if (!isLatest(node, news)) return;
+  execute({ node: news.node, display_node: news.node, output: { ...news.output }, prompt_id: news.prompt });
+}
+
+/**
+ * What the server does when a node returns.
+ * @param {object} detail
+ */
+function execute(detail) {
+  api.dispatchCustomEvent("executed", detail);
+}
+
+/**
+ * @param {string} run an id
+ * @returns {Promise<(News & { state: string }) | null>} null where the server knows nothing of it any more
+ */
+async function stateOf(run) {
+  const response = await api.fetchApi(`/async_vae_decode/runs/${run}`);
+  return response.ok ? response.json() : null;
+}
+
+/**
+ * @param {Output} output
+ * @returns {Report | undefined}
+ */
+function reportIn(output) {
+  const told = output.async_vae_decode?.[0];
+  return told && JSON.parse(told);
+}
 
 /** @param {string} id an execution id */
 function dropPreview(id) {

@@ -37,6 +37,7 @@ export const MOST_BLOCKS = 1200;
  * @property {boolean} [unified]
  * @property {Record<string, { lanes: number, intervals: [number, number][] }>} stages
  * @property {string} [run]
+ * @property {boolean} [finishing] the node has returned, and its files are not whole yet
  *
  * @typedef {object} News
  * @property {string} run
@@ -45,6 +46,7 @@ export const MOST_BLOCKS = 1200;
  * @property {string | null} type
  * @property {string | null} workflow
  * @property {string | null} client
+ * @property {number} [began] when, in seconds, on the clock of the server
  * @property {boolean} running
  * @property {number} [since]
  * @property {number} [told]

@@ -5,7 +5,7 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { behaveAsNode, dragNode } from "./canvas_events.js";
-import { PIPELINE_NODES, forEachPipelineNode, nodeAt, rootGraph } from "./graph_nodes.js";
+import { PIPELINE_NODES, forEachPipelineNode, isLatest, nodeAt, nodeOf, rootGraph } from "./graph_nodes.js";
 import { savedIn } from "./node_media.js";
 import { PipelineElement } from "./pipeline_element.js";
 import { PipelineRun, runOfReport } from "./pipeline_run.js";
@@ -22,8 +22,6 @@ const WIDGET = "async_vae_decode_pipeline";
 const VIDEO_NODES = new Set(["AsyncVAEDecodeSaveVideo", "AsyncSaveVideo"]);
 const ROUTES = "/async_vae_decode/runs";
 const MOST_RUNS = 64;
-/** What a workflow has that nobody gave an id. */
-const NO_ID = "00000000-0000-0000-0000-000000000000";
 
 /** Runs by id, oldest first. @type {Map<string, PipelineRun>} */
 const runs = new Map();
@@ -71,7 +69,7 @@ function onNews(news) {
   }
   const node = nodeOf(news);
   if (!run.add(news)) void fetchRun(run);
-  if (node) show(node, run);
+  if (node && isLatest(node, news)) show(node, run);
 }
 
 /**
@@ -92,7 +90,7 @@ function onExecuted(detail) {
   if (known && nodeOf(known.about) !== node) return;
   const last = views.get(node)?.run;
   const run = known ?? (last?.id === report.run ? last : runOfReport(report));
-  const [file] = VIDEO_NODES.has(node.comfyClass) ? savedIn(detail.output ?? {}) : [];
+  const [file] = VIDEO_NODES.has(node.comfyClass) && !report.finishing ? savedIn(detail.output ?? {}) : [];
   if (file) {
     const address = api.apiURL(`/view?${new URLSearchParams(Object.entries(file))}`);
     run.file = { name: file.filename, address };
@@ -150,24 +148,10 @@ async function fetchRun(run) {
     if (!response.ok) return;
     run.replace(/** @type {News} */ (await response.json()));
     const node = nodeOf(run.about);
-    if (node) show(node, run);
+    if (node && isLatest(node, run.about)) show(node, run);
   } finally {
     fetching.delete(run.id);
   }
-}
-
-/**
- * The node that `news` are about, if the workflow that is open is the one that ran.
- *
- * @param {News} news
- * @returns {LGraphNode | null}
- */
-function nodeOf(news) {
-  if (!news.node) return null;
-  const named = news.workflow && news.workflow !== NO_ID;
-  const here = named ? news.workflow === rootGraph().id : news.client === api.clientId;
-  const node = here ? nodeAt(news.node) : null;
-  return node && PIPELINE_NODES.has(node.comfyClass) && (!news.type || news.type === node.comfyClass) ? node : null;
 }
 
 /** @param {PipelineRun} run */
