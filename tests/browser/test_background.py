@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.test_after_run import MEDIA, shows_gallery, shows_video
+from tests.browser.test_after_run import MEDIA, shows_video
 
 # Found by pytest under its name.
 from tests.comfyui.conftest import own_ffmpeg  # noqa: F401
-from tests.comfyui.outputs import wait_until
 from tests.comfyui.server import Server
 from tests.comfyui.test_background import Encoders
 
@@ -91,3 +90,98 @@ def test_a_video_is_shown_when_it_is_whole(
     shows_video(front_end, node, "again", [96, 64])
     page.wait_for_timeout(500)
     front_end.screenshot("background-cached", node)
+
+
+def test_of_two_runs_at_once_the_later_one_is_shown(
+    front_end: FrontEnd, small_demo: dict[str, str], encoders: Encoders
+) -> None:
+    page = front_end.page
+    node = video_node(front_end, small_demo, "twice/first")
+    front_end.wait(front_end.queue())
+    # Encoders that have begun to wait look for this file; the second run's are held by another one.
+    front_end.set_widget(node, "filename_prefix", "twice/second")
+    front_end.wait(front_end.queue())
+    first, second = (run["run"] for run in front_end.get("/async_vae_decode/runs")[-2:])
+    page.evaluate(
+        """() => {
+          window.saved = [];
+          window.comfyAPI.api.api.addEventListener("async_vae_decode.saved", ({ detail }) => window.saved.push(detail));
+        }"""
+    )
+
+    encoders.go()
+    page.wait_for_function("() => window.saved.length === 2")
+    shows_video(front_end, node, "the later one", [96, 64])
+    # The earlier one ends last, as it may.
+    page.evaluate(
+        """(run) => window.comfyAPI.api.api.dispatchCustomEvent(
+          "async_vae_decode.saved", window.saved.find((news) => news.run === run))""",
+        first,
+    )
+    shows_video(front_end, node, "still the later one", [96, 64])
+    assert "second" in page.evaluate("id => window.testMedia(id).video.src", node)
+    assert "second_00001_.mp4" in page.evaluate(VIEW, node)
+    assert front_end.get(f"/async_vae_decode/runs/{second}")["state"] == "completed"
+
+
+@pytest.mark.parametrize("renderer", ["litegraph", "vue"])
+def test_a_video_that_was_finished_while_another_workflow_was_open(
+    open_front_end: Callable[..., FrontEnd], small_demo: dict[str, str], encoders: Encoders, renderer: Renderer
+) -> None:
+    front_end = open_front_end(renderer=renderer)
+    page = front_end.page
+    node = video_node(front_end, small_demo, f"tabs/{renderer}")
+    front_end.note_change()
+    front_end.wait(front_end.queue())
+    page.evaluate("() => { window.first = window.app.extensionManager.workflow.activeWorkflow; }")
+    page.evaluate("() => window.app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.wait_for_function("() => window.app.extensionManager.workflow.activeWorkflow !== window.first")
+    # A node of the same id, which has nothing to do with it.
+    other = front_end.add("AsyncVAEDecodeSaveVideo")
+    page.evaluate(
+        """() => {
+          window.saved = [];
+          window.comfyAPI.api.api.addEventListener("async_vae_decode.saved", ({ detail }) => window.saved.push(detail));
+        }"""
+    )
+
+    encoders.go()
+    page.wait_for_function("() => window.saved.length === 1")
+    assert not page.evaluate("id => Boolean(window.testMedia(id).video)", other)
+    switch = "() => window.app.extensionManager.workflow.openWorkflows.findIndex((one) => one === window.first)"
+    assert page.evaluate(switch) >= 0
+    page.evaluate("() => window.app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
+    page.wait_for_function("() => window.app.extensionManager.workflow.activeWorkflow.path === window.first.path")
+
+    shows_video(front_end, node, "after the change", [96, 64])
+
+
+def test_a_video_is_shown_on_a_page_that_was_reloaded(
+    front_end: FrontEnd, small_demo: dict[str, str], encoders: Encoders
+) -> None:
+    node = video_node(front_end, small_demo, "reloaded/a")
+    front_end.wait(front_end.queue())
+    front_end.reload()
+    front_end.page.evaluate(MEDIA)
+
+    encoders.go()
+
+    shows_video(front_end, node, "after a reload", [96, 64])
+    assert "a_00001_.mp4" in front_end.page.evaluate(VIEW, node)
+
+
+@pytest.mark.parametrize("renderer", ["litegraph", "vue"])
+def test_an_end_in_the_background_is_told(
+    open_front_end: Callable[..., FrontEnd], small_demo: dict[str, str], encoders: Encoders, renderer: Renderer
+) -> None:
+    front_end = open_front_end(renderer=renderer)
+    page = front_end.page
+    node = video_node(front_end, small_demo, f"ended/{renderer}")
+    front_end.wait(front_end.queue())
+
+    page.evaluate("() => window.app.extensionManager.command.execute('AsyncVAEDecode.EndBackground')")
+
+    page.get_by_text("Saving in the background has failed: the user cancelled it").wait_for()
+    page.wait_for_function("() => document.querySelector('.async-vae-decode-view').innerText.includes('cancelled')")
+    assert page.evaluate(SHOWS_NOTHING_BROKEN, node)
+    front_end.screenshot("background-ended")
