@@ -92,8 +92,7 @@ async function holdBack(id, detail, report) {
   // An output that comes from ComfyUI's cache says what was true when the node returned.
   const known = await stateOf(report.run ?? "");
   if (known && known.state !== "completed") return;
-  const whole = { outcome: "completed", ...(known?.report ?? report), run: report.run, finishing: false };
-  if (whole.outcome === "running") whole.outcome = "completed";
+  const whole = { ...(known?.report ?? report), outcome: "completed", run: report.run, finishing: false };
   execute({ ...detail, output: { ...output, images, async_vae_decode: [JSON.stringify(whole)] } });
 }
 
