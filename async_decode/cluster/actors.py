@@ -194,15 +194,14 @@ class _Pool:
                 raise DecodeError("ray: there is no actor left that could decode")
             done, _ = self._ray.wait(list(calls), num_returns=1)
             handle = calls[done[0]]
-            first = next(iter(self._asked[handle]))
-            clip = self._asked[handle].pop(done[0])
             try:
                 answer = self._ray.get(done[0])
             except self._ray.exceptions.RayActorError as error:
-                yield from self._died(handle, clip, done[0] == first, error, waiting)
+                yield from self._died(handle, error, waiting)
                 continue
             except self._ray.exceptions.RayTaskError as error:
                 raise _cause(error) from None
+            clip = self._asked[handle].pop(done[0])
             if clip is not None:
                 yield answer
             while waiting and len(self._asked[handle]) < IN_FLIGHT:
@@ -224,25 +223,45 @@ class _Pool:
         call = handle.decode.options(name=f"decode {clip.name}").remote(clip, options)
         self._asked[handle][call] = clip
 
-    def _died(
-        self, handle: Any, clip: Clip | None, in_hand: bool, error: Exception, waiting: list[Clip]
-    ) -> Iterator[Line]:
-        """An actor died: its clips go back to the front, unless it was the second one that this clip took with it."""
-        if clip is None:
+    def _died(self, handle: Any, error: Exception, waiting: list[Clip]) -> Iterator[Line]:
+        """An actor died: its clips go back to the front, unless it was the second one that the clip in hand took along.
+
+        All that it was asked has failed with it, but what it had done before. It does one thing after the other, so
+        that the first of what has failed was in hand, and only that one may be to blame.
+        """
+        lost: list[Clip | None] = []
+        for call, clip in self._asked[handle].items():
+            self._ray.wait([call], num_returns=1)
+            try:
+                answer = self._ray.get(call)
+            except self._ray.exceptions.RayActorError:
+                lost.append(clip)
+            except self._ray.exceptions.RayTaskError as failed:
+                raise _cause(failed) from None
+            else:
+                if clip is not None:
+                    yield answer
+        self._asked[handle] = {}
+        in_hand, *others = lost
+        if in_hand is None:
             # It never came up: its VAE cannot be loaded, or it may not be started again.
             self._asked.pop(handle)
             self._lost += 1
             if not self._asked:
                 raise DecodeError(f"ray: no actor could be started: {_reason(error)}") from None
+            waiting[:0] = [clip for clip in others if clip is not None]
             return
-        self._deaths[clip.name] = self._deaths.get(clip.name, 0) + in_hand
-        if self._deaths[clip.name] >= DEATHS:
+        waiting[:0] = [clip for clip in others if clip is not None]
+        # A clip that another actor's death has failed is tried over what its first try has published.
+        for clip in waiting[: len(others)]:
+            self._deaths.setdefault(clip.name, 0)
+        self._deaths[in_hand.name] = self._deaths.get(in_hand.name, 0) + 1
+        if self._deaths[in_hand.name] >= DEATHS:
             reason = f"{DEATHS} processes died with this clip in hand: {_reason(error)}"
-            yield {**facts_of(clip), "status": "poison", "error": reason}
+            yield {**facts_of(in_hand), "status": "poison", "error": reason}
         else:
-            waiting.insert(0, clip)
-        if not self._asked[handle]:
-            self._ask(handle)
+            waiting.insert(0, in_hand)
+        self._ask(handle)
 
     def stop(self) -> None:
         """End the clips in hand in order, if they end soon."""

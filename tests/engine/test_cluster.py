@@ -21,7 +21,8 @@ import torch
 ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 
 from async_decode.cluster import DecodeActor, Options, VAEPlace, decode_many  # noqa: E402
-from async_decode.cluster.clips import clips_of  # noqa: E402
+from async_decode.cluster.actors import _Pool  # noqa: E402
+from async_decode.cluster.clips import Clip, clips_of  # noqa: E402
 from async_decode.demo import load_latent  # noqa: E402
 from tests.engine.deadly_vae import DeadlyVAE  # noqa: E402
 
@@ -202,6 +203,51 @@ def test_actor_takes_batches_of_ray_data(latents: Path, alone: dict[str, str], t
     assert told["status"] == ["done", "done"]
     assert told["frames"] == [1, 5]
     assert _whole(tmp_path) == ["00", "01"]
+
+
+class _Answers:
+    """Stands for Ray where what became of each call is known: an answer, or the error of an actor that died."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, became: dict[str, Any]) -> None:
+        self.became = became
+
+    def wait(self, calls: list[str], num_returns: int = 1, **_: Any) -> tuple[list[str], list[str]]:
+        # The call that waited is seen first, as happens.
+        return calls[-num_returns:], calls[:-num_returns]
+
+    def get(self, call: str) -> Any:
+        if isinstance(self.became[call], Exception):
+            raise self.became[call]
+        return self.became[call]
+
+
+@pytest.mark.parametrize(
+    ("first", "lines", "deaths", "waiting"),
+    [
+        ("died", [], {"a": 1, "b": 0}, ["a", "b"]),
+        # It had done the first one, and nobody had looked yet.
+        ("done", [{"clip": "a"}], {"b": 1}, ["b"]),
+    ],
+)
+def test_only_the_clip_in_hand_is_to_blame_for_a_death(
+    first: str, lines: list[dict[str, Any]], deaths: dict[str, int], waiting: list[str]
+) -> None:
+    died = ray.exceptions.RayActorError()
+    pool = _Pool.__new__(_Pool)
+    pool._ray = _Answers({"call a": died if first == "died" else {"clip": "a"}, "call b": died})
+    a, b = (Clip(name, f"{name}.pt", f"{name}.mkv") for name in "ab")
+    pool._asked, pool._deaths, pool._lost = {"actor": {"call a": a, "call b": b}}, {}, 0
+    asked: list[str] = []
+    pool._ask = asked.append  # type: ignore[method-assign]
+    left: list[Clip] = []
+
+    told = list(pool._died("actor", died, left))
+
+    assert told == lines and pool._deaths == deaths
+    assert [clip.name for clip in left] == waiting
+    assert asked == ["actor"] and pool._asked == {"actor": {}}
 
 
 def test_longest_first_and_names_by_latent() -> None:
