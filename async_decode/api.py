@@ -12,6 +12,7 @@ Everything here is made of the parts that the nodes are made of: a tap, sinks, a
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from .pipeline.frame_pipeline import FramePipeline
 from .pipeline.stream import Stream
 from .report.report import Report
 from .sinks import ImageFilesSink, Sink, Sound, TensorSink, VideoSink
-from .sinks.paths import Options, sink_for
+from .sinks.paths import Options, sink_for, useless
 from .spans import Span
 from .taps import Tap, VideoDecoder, choose_tap
 
@@ -302,8 +303,20 @@ def sinks_for(to: Target | Sequence[Target], options: Options, *, gpu: bool = Fa
     paths = [target for target in targets if isinstance(target, str | os.PathLike)]
     if not paths and options.fps is not None:
         raise SinkError(f"fps: there is no video to be written, got fps={options.fps}; say to='clip.mp4'")
+    # Of several, each takes what it has a use for; what none of them has is refused.
+    by_path = {os.fspath(path): useless(path, options.format) for path in paths}
+    nobodys = set.intersection(*by_path.values()) if by_path else set()
+
+    def fitting(path: str | os.PathLike[str]) -> Options:
+        left_out = {name: getattr(Options, name) for name in by_path[os.fspath(path)] - nobodys}
+        return dataclasses.replace(options, **left_out)
+
     return [
-        target if isinstance(target, Sink) else TensorSink() if target is None else sink_for(target, options, gpu=gpu)
+        target
+        if isinstance(target, Sink)
+        else TensorSink()
+        if target is None
+        else sink_for(target, fitting(target), gpu=gpu)
         for target in targets
     ]
 

@@ -141,6 +141,11 @@ class Verdicts:
         """Write the file, whole or not at all; a disk that does not take it is no error."""
         if self._path is None or not self.changed:
             return
+        # Several processes on one machine keep one file: none may undo that another one's audit has failed.
+        others = Verdicts(self._path.parent, self.environment)
+        self.out = self.out or others.out
+        self.verdicts = {**others.verdicts, **self.verdicts}
+        self.steps = {**others.steps, **self.steps}
         body = {
             "environment": self.environment,
             "verdicts": {key: one.to_json() for key, one in self.verdicts.items()},

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import SinkError
 from .base import Sink
-from .given_names import GivenNames
+from .given_names import GivenNames, is_numbered
 from .image.deep import Png16Encoder, TiffEncoder
 from .image.exr import ExrEncoder
 from .image.files import ImageFilesSink
@@ -108,6 +108,15 @@ def sink_for(path: str | os.PathLike[str], options: Options, *, gpu: bool = Fals
         return _video(names, options, gpu)
     except (ValueError, TypeError) as error:
         raise SinkError(f"{os.fspath(path)!r}: {error}") from error
+
+
+def useless(path: str | os.PathLike[str], asked: str | None) -> set[str]:
+    """Names of the options that files of ``path`` have no use for; ``asked``: the format, where one was asked for."""
+    name = Path(path).name
+    if is_numbered(name):
+        _, _, option = _IMAGES.get(asked or _image_of(Path(name).suffix.lower()) or "", ((), None, None))
+        return _OF_VIDEOS | ({"quality", "compression"} - {option or ""})
+    return _OF_IMAGES | ({"quality"} if _format_of(name, asked).crf_range is None else set())
 
 
 def _video(names: GivenNames, options: Options, gpu: bool) -> VideoSink:

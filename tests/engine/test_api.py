@@ -17,6 +17,7 @@ from PIL import Image
 
 import async_decode
 from async_decode import DecodeError, SinkError
+from async_decode.demo import load_latent, load_vae
 from async_decode.sinks import PngEncoder, TensorSink, VideoSink
 from async_decode.sinks.ffmpeg import find_ffmpeg
 from async_decode.sinks.given_names import GivenNames, machine_name
@@ -84,6 +85,18 @@ def test_several_targets_at_once(tmp_path: Path) -> None:
     assert result.files == [tmp_path / "a.mkv", tmp_path / "b.webm"] and result.path == tmp_path / "a.mkv"
     assert torch.equal(result.frames, expected)
     assert np.array_equal(own.frames, expected.numpy())
+
+
+def test_of_several_targets_each_takes_the_options_that_it_has_a_use_for(tmp_path: Path) -> None:
+    vae, latent, _ = _toy(1)
+    targets = [tmp_path / "a.mp4", tmp_path / "b.mkv", tmp_path / "*.exr"]
+
+    result = async_decode.decode(vae, latent, targets, fps=16, quality=30, compression=1)
+
+    assert [path.name for path in result.files] == ["a.mp4", "b.mkv", "00001.exr"]
+    with pytest.raises(SinkError, match="quality"):
+        async_decode.decode(vae, latent, [tmp_path / "c.mkv", tmp_path / "c*.exr"], fps=16, quality=30)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_what_is_there_is_replaced_only_when_asked_for(tmp_path: Path) -> None:
@@ -356,6 +369,25 @@ class TestDiffusers:
             pipe.vae, self.small(pipe)("a cat", output_type="latent"), finish="diffusers"
         ).frames
         assert torch.equal(bytes_of, own)
+
+    def test_the_other_programs_of_the_page_run_after_it_in_the_same_folder(
+        self, pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = (ROOT / "web" / "docs" / "python.md").read_text(encoding="utf-8")
+        first, several, other = re.findall(r"```python\n(.*?)```", text, re.S)
+        monkeypatch.chdir(tmp_path)
+        upscaled: list[torch.Tensor] = []
+        scope = {"pipe": self.small(pipe), "prompt": "a cat", "vae": pipe.vae, "upscale": upscaled.append}
+
+        for program in (first, several):
+            exec(compile(program, "python.md", "exec"), scope)  # noqa: S102
+
+        assert sum(len(chunk) for chunk in upscaled) == len(scope["frames"]) == 9
+        assert len(list((tmp_path / "frames").glob("*.png"))) == len(list((tmp_path / "frames").glob("*.exr"))) == 9
+        scope |= {"torch": torch, "device": torch.device("cpu"), "vae": load_vae(torch.device("cpu"))}
+        scope["latents"] = load_latent()[:, :, :2, :6, :8]
+        exec(compile(other, "python.md", "exec"), scope)  # noqa: S102
+        assert len(list(tmp_path.glob("*.mp4"))) == 3
 
     def test_a_bare_tensor_has_to_be_said_what_it_is(self, pipe: Any) -> None:
         latents = self.small(pipe)("a cat", output_type="latent").frames

@@ -16,6 +16,7 @@ import async_decode
 from async_decode import DecodeError
 from async_decode.cluster import DecodeActor, Options, VAEPlace, decode_many
 from async_decode.decoders import DecoderUse, cache_folder
+from async_decode.decoders.verdicts import StepPlan, Verdicts
 from async_decode.demo import load_latent
 from async_decode.pipeline import frame_pipeline
 from tests.engine.toy import ToyVAE, toy_latent
@@ -136,6 +137,18 @@ def test_cache_folder_is_where_the_platform_has_it(
 
     assert cache_folder() == tmp_path / folder / "async-vae-decode" / "decoders"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_saves_later_does_not_undo_anothers_failed_audit(tmp_path: Path) -> None:
+    first, second = (Verdicts(tmp_path, {"card": "any"}) for _ in range(2))
+    first.out, first.changed = "an audit failed", True
+    first.save()
+    second.steps["a shape"], second.changed = StepPlan(), True
+    second.save()
+
+    third = Verdicts(tmp_path, {"card": "any"})
+    assert third.out == "an audit failed"
+    assert set(third.steps) == {"a shape"}
 
 
 def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
