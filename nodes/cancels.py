@@ -19,6 +19,7 @@ def by_user() -> bool:
 
     ComfyUI's flag does not tell: a node that raises for it clears it, and that may have been another one. The executor
     keeps the messages that it has sent to browsers, and while it ends a prompt it is among this thread's callers.
+    Where a core has no such executor the answer is no: then a cancel waits for the files, and none is lost.
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None:

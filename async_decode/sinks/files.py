@@ -228,7 +228,7 @@ class Reservation:
                     self.path, self.cut_short = name.path, name.cut_short
                     return target
         except (OSError, SinkError) as error:
-            raise SinkError(f"{file_error(self.path, error)}; what was made stays as {made}") from error
+            raise SinkError(f"{file_error(self.path, error)}; {what_stays(made)}") from error
         finally:
             for claim in claims - {made}:
                 _remove(claim)
@@ -263,6 +263,11 @@ def file_error(path: str | os.PathLike[str], error: BaseException) -> SinkError:
         return SinkError(f"{os.fspath(path)} could not be written: {error!r}")
     remedy = _REMEDIES.get(error.errno or 0, "check the disk and the folder")
     return SinkError(f"{os.fspath(path)} could not be written: {error.strerror or error}; {remedy}")
+
+
+def what_stays(made: Path) -> str:
+    """What to say of a whole file that got no name."""
+    return f"what was made stays as {made}" if made.exists() else f"what was made has been removed: {made}"
 
 
 def _fitting(stem: str, rest: str, length: int) -> str:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import SinkError
-from .files import PART_SUFFIX, OutputNames, Reservation, file_error
+from .files import PART_SUFFIX, OutputNames, Reservation, file_error, what_stays
 
 #: Where the number of a frame goes: ``*`` (five digits), or as in C, ``%04d``.
 _NUMBER = re.compile(r"\*|%0?(\d*)d")
@@ -151,9 +151,9 @@ class GivenName(Reservation):
             else:
                 self._names.give(made, target)
         except FileExistsError as error:
-            raise SinkError(f"{target} is there since this run began; what was made stays as {made}") from error
+            raise SinkError(f"{target} is there since this run began; {what_stays(made)}") from error
         except OSError as error:
-            raise SinkError(f"{file_error(target, error)}; what was made stays as {made}") from error
+            raise SinkError(f"{file_error(target, error)}; {what_stays(made)}") from error
         finally:
             for other in {self.part, self.copy} - {made}:
                 with suppress(OSError):

@@ -233,6 +233,16 @@ def test_file_that_gets_no_name_stays_and_is_named(
     assert 2 < sum(at_once) < 20
 
 
+def test_a_file_that_somebody_has_removed_is_not_said_to_stay(tmp_path: Path) -> None:
+    name = OutputNames(tmp_path / "made", "clip").reserve(".png")
+    shutil.rmtree(tmp_path / "made")
+
+    with pytest.raises(SinkError, match=r"what was made has been removed: .*clip_00001_\.png\.part") as raised:
+        name.publish()
+
+    assert "stays" not in str(raised.value)
+
+
 @pytest.mark.parametrize("length", [100, 139, 143, 255])
 @pytest.mark.parametrize("character", ["x", "é"])
 def test_no_name_on_the_way_is_longer_than_a_file_system_takes(tmp_path: Path, length: int, character: str) -> None:
