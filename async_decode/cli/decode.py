@@ -183,6 +183,9 @@ class _Bars:
                 self._progress.remove_task(self._clip)
                 self._clip = None
             self._progress.advance(self._all)
+            for warning in line.get("warnings", ()):
+                text = f"warning: {line['clip']}: {warning}"
+                self._console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
             if status in ("failed", "poison"):
                 text = in_flags(f"{status}: {line['clip']}: {line['error']}")
                 self._console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)

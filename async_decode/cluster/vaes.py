@@ -21,6 +21,8 @@ from ..errors import DecodeError
 from ..taps import VideoDecoder, choose_tap
 from .latent_files import LatentFile
 
+#: Channels of the embedded VAE's latents.
+EMBEDDED_CHANNELS = 16
 _TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -155,7 +157,13 @@ class _Embedded:
         )
 
     def source(self, file: LatentFile) -> Source:
-        return source_of(self._decoder, file.latent)
+        source = source_of(self._decoder, file.latent)
+        if source.latent.shape[1] != EMBEDDED_CHANNELS:
+            raise DecodeError(
+                f"latents: the embedded VAE takes {EMBEDDED_CHANNELS} channels, got {source.latent.shape[1]}; say with "
+                "--vae which VAE they belong to"
+            )
+        return source
 
 
 class _Diffusers:

@@ -270,6 +270,17 @@ def test_python_is_told_of_sizes_and_devices_before_anything_is_made(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["a.latent"]
 
 
+def test_another_familys_latent_and_a_warning_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "in" / "four.latent", small()[:, :4].clone())
+    save(tmp_path / "in" / "nan.latent", torch.full_like(small(), torch.nan))
+
+    assert run(tmp_path, str(tmp_path / "in")) == 3
+
+    said = capsys.readouterr().err.splitlines()
+    assert any("four.mkv: latents: the embedded VAE takes 16 channels, got 4; say with --vae" in line for line in said)
+    assert any(line.startswith("warning: ") and "nan.mkv: frame 0 is the first that holds NaN" in line for line in said)
+
+
 def test_reasons_of_clips_are_one_line_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "in"
     save(folder / "taken.latent", small())
