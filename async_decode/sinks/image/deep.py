@@ -14,12 +14,11 @@ from typing import IO, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL.PngImagePlugin import PngInfo
 
 from ...errors import SinkError
 from ...frames import Clip, FrameArray, PixelFormat
 from .exif import Field, directory, left_out, text_fields, without_tag
-from .formats import ImageEncoder, check_range
+from .formats import ImageEncoder, check_range, png_texts
 
 #: Lines are compressed in bands of about this many bytes.
 BAND_BYTES = 1 << 18
@@ -47,9 +46,7 @@ class Png16Encoder(ImageEncoder):
     def __init__(self, *, compress_level: int = 4, metadata: Mapping[str, str] | None = None) -> None:
         check_range("compress_level", compress_level, 0, 9)
         self._level = compress_level
-        info = PngInfo()
-        for key, text in (metadata or {}).items():
-            info.add_text(key, text)
+        info, self.notes = png_texts(metadata or {})
         self._texts = b"".join(_png_chunk(kind, data) for kind, data, *_ in info.chunks)
 
     def encode(self, frame: FrameArray, file: IO[bytes]) -> None:

@@ -19,10 +19,13 @@ Field = tuple[int, int, bytes]
 
 
 def text_fields(metadata: Mapping[str, str]) -> dict[int, Field]:
-    """``metadata`` as fields of a directory, by tag. There are 540 tags; texts beyond them are left out."""
+    """``metadata`` as fields of a directory, by tag. There are 540 tags; texts beyond them are left out.
+
+    So are those that are no Unicode, as ``storable`` says.
+    """
     free = iter(_TAGS)
     fields = {}
-    for key, text in metadata.items():
+    for key, text in storable(metadata).items():
         tag = _PROMPT_TAG if key == "prompt" else next(free, None)
         if tag is not None:
             value = f"{key}:{text}\0".encode()
@@ -32,13 +35,33 @@ def text_fields(metadata: Mapping[str, str]) -> dict[int, Field]:
 
 def without_tag(metadata: Mapping[str, str]) -> list[str]:
     """The keys of the texts that ``text_fields`` leaves out."""
-    return [key for key in metadata if key != "prompt"][len(_TAGS) :]
+    kept = storable(metadata)
+    return [key for key in metadata if key not in kept] + [key for key in kept if key != "prompt"][len(_TAGS) :]
+
+
+def storable(metadata: Mapping[str, str], *, keys: str = "utf-8") -> dict[str, str]:
+    """The texts that a file can hold: half of a surrogate pair, which JSON can carry, is no character of any file.
+
+    Args:
+        metadata: text by key.
+        keys: how the file stores the keys.
+    """
+
+    def encodes(text: str, encoding: str) -> bool:
+        try:
+            text.encode(encoding)
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    return {key: text for key, text in metadata.items() if encodes(key, keys) and encodes(text, "utf-8")}
 
 
 def left_out(why: str, keys: Sequence[str]) -> list[str]:
     """A note on texts that are not in the files, if there are any."""
     shown = ", ".join(keys[:10]) + (f" and {len(keys) - 10} more" if len(keys) > 10 else "")
-    return [f"{why}, left out: {shown}"] if keys else []
+    # A browser must be able to show it.
+    return [f"{why}, left out: {shown}".encode(errors="replace").decode()] if keys else []
 
 
 def exif_of(metadata: Mapping[str, str]) -> bytes:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...frames import FrameArray, PixelFormat
+from .exif import storable
 from .formats import ImageEncoder, check_range
 
 #: What the frames' values mean.
@@ -65,7 +66,7 @@ class ExrEncoder(ImageEncoder):
         self._linear = _CURVES[color_space]
         self._primaries = _REC2020 if color_space == "HDR" else _REC709
         self._level = compress_level
-        self._metadata = {key: text for key, text in (metadata or {}).items() if _is_free(key)}
+        self._metadata = {key: text for key, text in storable(metadata or {}).items() if _is_free(key)}
         left_out = [key for key in metadata or {} if key not in self._metadata]
         if left_out:
             self.notes = [

@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ...errors import SinkError
 from ...frames import Clip, FrameArray, PixelFormat
-from .exif import exif_of, left_out, without_tag
+from .exif import exif_of, left_out, storable, without_tag
 from .webp_exif import without_odd_chunks
 
 #: The most that one segment of a JPEG file holds, in bytes.
@@ -95,12 +95,19 @@ class PngEncoder(ImageEncoder):
         check_range("compress_level", compress_level, 0, 9)
         self._compress_level = compress_level
         # Made once: saving only reads it.
-        self._info = PngInfo()
-        for key, text in (metadata or {}).items():
-            self._info.add_text(key, text)
+        self._info, self.notes = png_texts(metadata or {})
 
     def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
         image_of(frame).save(file, format="PNG", pnginfo=self._info, compress_level=self._compress_level)
+
+
+def png_texts(metadata: Mapping[str, str]) -> tuple[PngInfo, list[str]]:
+    """``metadata`` as PNG has it, whose keys are Latin-1, and a note on what it cannot hold."""
+    info = PngInfo()
+    kept = storable(metadata, keys="latin-1")
+    for key, text in kept.items():
+        info.add_text(key, text)
+    return info, left_out("no text that a png file can hold", [key for key in metadata if key not in kept])
 
 
 class JpegEncoder(ImageEncoder):

@@ -16,7 +16,7 @@ from ...spans import Recorder, Span, Stage
 from ..base import Sink
 from ..ffmpeg import ffmetadata, find_ffmpeg
 from ..files import OutputNames
-from ..image.exif import exif_of
+from ..image.exif import exif_of, left_out, storable
 from ..workers import Workers, running_future
 from .catalogue import H264_MP4
 from .encoding import Encoding, EncodingOptions
@@ -92,14 +92,15 @@ class VideoSink(Sink):
     ) -> None:
         if trim_to_sound and sound is None:
             raise ValueError("trim_to_sound needs sound, got none")
+        texts = storable(metadata or {})
         self._options = EncodingOptions(
             video=video,
             rate=exact_rate(fps),
             crf=video.crf if crf is None else crf,
             preset=video.preset if preset is None else preset,
             frames=frames_as or (video.planar if convert_on_device else video.frames),
-            tags=ffmetadata(metadata) if metadata and video.tags is Tags.CONTAINER else None,
-            exif=exif_of(metadata) if metadata and video.tags is Tags.EXIF else b"",
+            tags=ffmetadata(texts) if texts and video.tags is Tags.CONTAINER else None,
+            exif=exif_of(texts) if texts and video.tags is Tags.EXIF else b"",
             sound=sound if video.sound is not None else None,
             plays=repeats + 1 if repeats else 0,
             max_side=max_side,
@@ -112,7 +113,8 @@ class VideoSink(Sink):
         self.video = video
         self.rate = self._options.rate
         self.pixel_format: PixelFormat = self._options.frames
-        self.notes: list[str] = []
+        lost = [key for key in metadata or {} if key not in texts]
+        self.notes: list[str] = left_out("no text that a file can hold", lost)
         self._names = names
         self._sound = sound
         self._is_untagged = bool(metadata) and video.tags is None
