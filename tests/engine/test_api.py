@@ -20,6 +20,7 @@ from async_decode import DecodeError, SinkError
 from async_decode.demo import load_latent, load_vae
 from async_decode.sinks import PngEncoder, TensorSink, VideoSink
 from async_decode.sinks.ffmpeg import find_ffmpeg
+from async_decode.sinks.files import OutputNames
 from async_decode.sinks.given_names import GivenNames, machine_name
 from tests.engine.toy import CollectSink, ToyVAE, stock_bytes, stock_frames, toy_latent
 
@@ -374,7 +375,7 @@ class TestDiffusers:
         self, pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         text = (ROOT / "web" / "docs" / "python.md").read_text(encoding="utf-8")
-        first, several, other = re.findall(r"```python\n(.*?)```", text, re.S)
+        first, several, *others = re.findall(r"```python\n(.*?)```", text, re.S)
         monkeypatch.chdir(tmp_path)
         upscaled: list[torch.Tensor] = []
         scope = {"pipe": self.small(pipe), "prompt": "a cat", "vae": pipe.vae, "upscale": upscaled.append}
@@ -386,8 +387,12 @@ class TestDiffusers:
         assert len(list((tmp_path / "frames").glob("*.png"))) == len(list((tmp_path / "frames").glob("*.exr"))) == 9
         scope |= {"torch": torch, "device": torch.device("cpu"), "vae": load_vae(torch.device("cpu"))}
         scope["latents"] = load_latent()[:, :, :2, :6, :8]
-        exec(compile(other, "python.md", "exec"), scope)  # noqa: S102
-        assert len(list(tmp_path.glob("*.mp4"))) == 3
+        scope |= {"VideoSink": VideoSink, "OutputNames": OutputNames, "segments": [scope["latents"], scope["latents"]]}
+        for program in others:
+            exec(compile(program, "python.md", "exec"), scope)  # noqa: S102
+        assert {path.name for path in tmp_path.glob("*.mp4")} == {"clip.mp4", "preview.mp4", "other.mp4"}
+        (video,) = (tmp_path / "videos").iterdir()
+        assert _frames_of(video) == 10
 
     def test_a_bare_tensor_has_to_be_said_what_it_is(self, pipe: Any) -> None:
         latents = self.small(pipe)("a cat", output_type="latent").frames
