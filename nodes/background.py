@@ -97,7 +97,8 @@ class BackgroundRun:
             self._held.close()
         except BaseException as error:
             self.error = error
-        warnings = pipeline.report.warnings
+        report = pipeline.report
+        warnings, outcome = report.warnings, report.outcome
         for warning in warnings:
             logging.warning("Async VAE Decode: %s", warning)
         # ComfyUI keeps the node's VIDEO, which knows this run: nothing of the clip shall stay with it.
@@ -106,8 +107,11 @@ class BackgroundRun:
         if self.error is None:
             self._told.tell(SAVED, {"output": self._shown()})
         else:
-            logging.error("Async VAE Decode: saving in the background has failed: %s", self.error)
-            self._told.tell(FAILED, {"message": str(self.error), "warnings": list(warnings)})
+            if outcome == "cancelled":
+                logging.warning("Async VAE Decode: saving in the background was cut short: %s", self.error)
+            else:
+                logging.error("Async VAE Decode: saving in the background has failed: %s", self.error)
+            self._told.tell(FAILED, {"state": outcome, "message": str(self.error), "warnings": list(warnings)})
 
 
 class BackgroundRuns:

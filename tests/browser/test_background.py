@@ -162,6 +162,7 @@ def test_a_video_is_shown_on_a_page_that_was_reloaded(
     node = video_node(front_end, small_demo, "reloaded/a")
     front_end.wait(front_end.queue())
     front_end.reload()
+    front_end.centre(node)
     front_end.page.evaluate(MEDIA)
 
     encoders.go()
@@ -181,7 +182,17 @@ def test_an_end_in_the_background_is_told(
 
     page.evaluate("() => window.app.extensionManager.command.execute('AsyncVAEDecode.EndBackground')")
 
-    page.get_by_text("Saving in the background has failed: the user cancelled it").wait_for()
+    page.get_by_text("Runs in the background that were ended: 1").first.wait_for()
     page.wait_for_function("() => document.querySelector('.async-vae-decode-view').innerText.includes('cancelled')")
+    # Whoever has ended it is not told that it has failed.
+    assert not page.get_by_text("Saving in the background has failed").count()
+    assert page.evaluate(SHOWS_NOTHING_BROKEN, node)
+
+    # ffmpeg is killed after the prompt's success.
+    front_end.set_widget(node, "filename_prefix", f"ended/{renderer}-again")
+    front_end.wait(front_end.queue())
+    encoders.kill()
+
+    page.get_by_text("Saving in the background has failed: ffmpeg failed").first.wait_for()
     assert page.evaluate(SHOWS_NOTHING_BROKEN, node)
     front_end.screenshot("background-ended")

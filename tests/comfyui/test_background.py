@@ -202,7 +202,7 @@ def test_a_failure_after_the_prompts_success_is_told(
     encoders.kill()
     told = own_client.events.wait(FAILED, run=run_of(result, node)).data
 
-    assert "ffmpeg" in told["message"]
+    assert told["state"] == "failed" and "ffmpeg" in told["message"]
     assert state_of(own_client, run_of(result, node)) == "failed"
     assert "saving in the background has failed" in own_ffmpeg.log(start)
     # There was not one frame in the file.
@@ -242,7 +242,7 @@ def test_a_run_in_the_background_can_be_cut_short(
 
     assert answer == {"cancelled": 1}
     told = own_client.events.wait(FAILED, run=run).data
-    assert told["message"] == "the user cancelled it"
+    assert (told["state"], told["message"]) == ("cancelled", "the user cancelled it")
     assert state_of(own_client, run) == "cancelled"
     assert own_client.post("/async_vae_decode/runs/cancel", {"run": None}) == {"cancelled": 0}
 

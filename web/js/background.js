@@ -14,9 +14,10 @@ app.registerExtension({
   commands: [{ id: COMMAND, label: LABELS[COMMAND], icon: "pi pi-stop-circle", function: endAll }],
   menuCommands: [{ path: ["Extensions", "Async VAE Decode"], commands: [COMMAND] }],
   setup() {
-    api.addEventListener("async_vae_decode.failed", ({ detail }) =>
-      say("error", message("backgroundFailed", { message: detail.message })),
-    );
+    api.addEventListener("async_vae_decode.failed", ({ detail }) => {
+      // Who has ended it knows.
+      if (detail.state === "failed") say("error", message("backgroundFailed", { message: detail.message }));
+    });
   },
 });
 

@@ -114,6 +114,8 @@ function showSaved(news) {
  */
 function execute(detail) {
   api.dispatchCustomEvent("executed", detail);
+  // LiteGraph looks for outputs when it draws, and nothing else may happen that has it draw.
+  app.canvas.setDirty(true, true);
 }
 
 /**
