@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHOWS_NOTHING_BROKEN = """
 id => {
   const { video, images, text } = window.testMedia(id);
-  return !video?.isConnected && !/failed|Unknown file|Error/i.test(text)
+  return !video?.isConnected && !/failed to load|Unknown file/i.test(text)
     && images.every(({ src }) => src.startsWith("blob:"));
 }
 """

@@ -59,9 +59,14 @@ app.registerExtension({
     api.addEventListener("b_preview_with_metadata", ({ detail }) => dropOutputs(String(detail?.displayNodeId)));
   },
   async afterConfigureGraph() {
-    // What the workflow has shown before comes back after this has returned; and the server may have been restarted.
+    // What the workflow has shown before comes back after this has returned.
+    for (const news of [...unseen.values()].filter(nodeOf)) void stateOf(news.run).then(() => showSaved(news));
+  },
+  // Newer front ends say when it has.
+  async afterLoadGraph() {
     for (const news of [...unseen.values()].filter(nodeOf)) {
-      void stateOf(news.run).then(() => showSaved(news));
+      showSaved(news);
+      unseen.delete(news.run);
     }
   },
   nodeCreated(node) {
@@ -103,7 +108,6 @@ function showSaved(news) {
     unseen.set(news.run, news);
     return;
   }
-  unseen.delete(news.run);
   if (!isLatest(node, news)) return;
   execute({ node: news.node, display_node: news.node, output: { ...news.output }, prompt_id: news.prompt });
 }
