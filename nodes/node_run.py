@@ -101,8 +101,10 @@ class NodeRun:
     ) -> background.BackgroundRun | None:
         """Wait for the sinks; or, with ``held``, until the device has done its part, and leave the rest to others."""
         await self.wait(closing, *([self.pipeline.copied] if held is not None else []))
-        # After an error there is nothing to be finished: it is raised by leaving the block.
-        if held is None or closing.done() or self.pipeline.error is not None:
+        # After an error there is nothing to be finished: it is raised by leaving the block. Files that are whole by now
+        # go the same way as others: who has asked for the background hears "saved" of every run.
+        failed = self.pipeline.error is not None or (closing.done() and closing.exception() is not None)
+        if held is None or failed:
             return None
         self._left = True
         run = background.BackgroundRun(self.pipeline, held.pop_all(), self._events, lambda: self._output(files))

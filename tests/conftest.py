@@ -12,6 +12,10 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+#: Long runs, which nobody waits for by accident: ``pytest tests/soak`` collects them.
+collect_ignore = ["soak"]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """One line for each reason why tests were skipped, however many they are."""
     reasons: Counter[str] = Counter()

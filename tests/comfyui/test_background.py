@@ -7,14 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from async_decode.sinks.ffmpeg import find_ffmpeg
 from tests.comfyui.client import Client, Output, Prompt, Result
+from tests.comfyui.encoders import Encoders
 from tests.comfyui.fixtures import Models, random_latent
 from tests.comfyui.outputs import (
     check_nothing_left,
@@ -30,37 +31,8 @@ from tests.engine.sink_tools import decode, probe
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the encoder that waits is a shell script")
 
+BACKGROUND = {"finish": "in the background"}
 SAVED, FAILED = "async_vae_decode.saved", "async_vae_decode.failed"
-
-
-class Encoders:
-    """The server's ffmpeg, which encodes nothing while the file ``hold`` is there."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.hold = server.base / "hold"
-        place = server.base / "ffmpeg"
-        place.unlink(missing_ok=True)
-        place.write_text(
-            "#!/bin/sh\n"
-            f'case "$*" in *rawvideo*) while [ -e "{self.hold}" ]; do sleep 0.02; done;; esac\n'
-            f'exec "{find_ffmpeg()}" "$@"\n'
-        )
-        place.chmod(0o755)
-
-    def stop(self) -> None:
-        """From now on encoders wait."""
-        self.hold.touch()
-
-    def go(self) -> None:
-        """All of them go on."""
-        self.hold.unlink(missing_ok=True)
-
-    def kill(self) -> None:
-        """End those that are there."""
-        for pid, name in self.server.children().items():
-            if "ffmpeg" in name or name == "sh":
-                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -170,6 +142,24 @@ def test_frames_that_are_there_already(client: Client, server: Server) -> None:
     client.events.wait(SAVED, run=run_of(result, node))
     (path,) = files_of(server, result, node)
     assert probe(path).frames == 9
+
+
+def test_a_run_whose_files_are_whole_before_the_node_returns_is_told_too(client: Client, server: Server) -> None:
+    prompt, gate = Prompt(), uuid.uuid4().hex
+    images = prompt.add("TestImages", shape="9,16,24,3", seed=2, dtype="float32", layout="contiguous")
+    node = client.add(prompt, "AsyncSaveFrames", images=images, filename_prefix="background/early/a", **BACKGROUND)
+    # It begins when the saving node waits, and holds up what would let that return.
+    prompt.add("PreviewAny", source=prompt.add("TestGate", anything=images, gate=gate))
+    prompt_id = client.queue(prompt)
+    client.events.wait("probe.held", gate=gate)
+    wait_until(lambda: len(names_in(server.output / "background/early")) == 9, "the files")
+    wait_until(lambda: not [name for name in server.threads() if name.startswith("async-decode")], "the run's end")
+
+    client.open_gate(gate)
+    result = client.wait(prompt_id)
+
+    client.events.wait(SAVED, run=run_of(result, node))
+    assert len(files_of(server, result, node)) == 9
 
 
 def test_a_third_run_waits_for_the_first(
