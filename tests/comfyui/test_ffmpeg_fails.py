@@ -100,6 +100,8 @@ def test_a_stand_in_that_fails_does_not_cost_the_file(
     node = own_client.add(
         prompt, "AsyncSaveVideo", images=images, filename_prefix="spare/a", format=name, quality=0, fps=25.0
     )
+    copy = prompt.add("SaveVideo", video=node, filename_prefix="spare/copy", format="auto", codec="auto")
+    shutil.rmtree(own_ffmpeg.output / "spare", ignore_errors=True)
     try:
         result = own_client.run(prompt)
     finally:
@@ -112,6 +114,16 @@ def test_a_stand_in_that_fails_does_not_cost_the_file(
         assert probe(path).frames == 17
     assert "async_vae_decode_stand_in" not in result.ui(node)
     (warning,) = [text for text in report_of(result, node)["warnings"] if text.startswith("the file is saved, but")]
+    # Who takes the VIDEO gets the file; of a format that ComfyUI cannot read, the reason why there is none.
+    copied = [name for name in names_in(own_ffmpeg.output / "spare") if name.startswith("copy")]
+    blocked = own_client.events_of("execution_error", prompt_id=result.prompt_id)
+    if name.startswith("webp"):
+        assert not copied
+        assert [(event.data["node_id"], warning in event.data["exception_message"]) for event in blocked] == [
+            (copy.node, True)
+        ]
+    else:
+        assert copied and not blocked
     assert ("no stand-in today" if fault == "encoder" else "a file is where a folder should be") in warning
 
 
