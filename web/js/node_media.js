@@ -59,15 +59,8 @@ app.registerExtension({
     api.addEventListener("b_preview_with_metadata", ({ detail }) => dropOutputs(String(detail?.displayNodeId)));
   },
   async afterConfigureGraph() {
-    // What the workflow has shown before comes back after this has returned.
-    for (const news of [...unseen.values()].filter(nodeOf)) void stateOf(news.run).then(() => showSaved(news));
-  },
-  // Newer front ends say when it has.
-  async afterLoadGraph() {
-    for (const news of [...unseen.values()].filter(nodeOf)) {
-      showSaved(news);
-      unseen.delete(news.run);
-    }
+    // What the workflow has shown before comes back after this has returned; of that only newer front ends tell.
+    if ([...unseen.values()].some(nodeOf)) void untilOpen().then(showUnseen);
   },
   nodeCreated(node) {
     // LiteGraph draws what has come meanwhile before it asks this.
@@ -99,6 +92,21 @@ async function holdBack(id, detail, report) {
   if (known && known.state !== "completed") return;
   const whole = { ...(known?.report ?? report), outcome: "completed", run: report.run, finishing: false };
   execute({ ...detail, output: { ...output, images, async_vae_decode: [JSON.stringify(whole)] } });
+}
+
+/** Wait until the workflow whose graph is open is what the front end calls the active one; for five seconds at most. */
+async function untilOpen() {
+  for (let frame = 0; frame < 300; frame++) {
+    await new Promise((done) => requestAnimationFrame(done));
+    if (app.extensionManager.workflow.activeWorkflow?.activeState?.id === rootGraph().id) return;
+  }
+}
+
+function showUnseen() {
+  for (const news of [...unseen.values()].filter(nodeOf)) {
+    unseen.delete(news.run);
+    showSaved(news);
+  }
 }
 
 /** @param {News & { output: Output }} news of a run whose files are whole now */
