@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import folder_paths
-import numpy as np
 import torch
 from comfy_api.v0_0_2 import InputImpl, io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
@@ -21,14 +19,13 @@ from ..async_decode.sinks import (
     VIDEO_FORMATS,
     OptionalSink,
     Sink,
-    Sound,
     VideoFormat,
     VideoSink,
     WorkingFormats,
 )
 from ..async_decode.sinks.files import OutputNames
 from ..async_decode.sinks.video.notes import check_size
-from . import background, saving
+from . import background, saving, sounds
 
 #: Under this key a node's ``ui`` output names what its player takes instead of the file.
 STAND_IN_KEY = "async_vae_decode_stand_in"
@@ -208,7 +205,7 @@ class VideoFile:
         video = formats()[format]
         check_size(video, width, height)
         self.notes: list[str] = []
-        sound = sound_of(audio, self.notes)
+        sound = sounds.sound_of(audio, self.notes)
         if trim_to_audio and sound is None:
             trim_to_audio = False
             self.notes.append("trim_to_audio: there is no audio to end with, so the video has all frames")
@@ -296,37 +293,6 @@ def _name_of(sink: VideoSink, whole: bool) -> str:
     path = sink.path if whole else sink.reserved
     assert path is not None, "it has a name from the first frame on"
     return path.name
-
-
-def sound_of(audio: Any, notes: list[str]) -> Sound | None:
-    """ComfyUI's AUDIO as the engine takes it: the first of a batch, on the host.
-
-    An AUDIO that is only made when it is asked for (of video loaders) may turn out to be none: then there is no sound,
-    and ``notes`` says so.
-
-    Raises:
-        SinkError: it is none, or none that could be saved; the message names the value and the remedy.
-    """
-    if audio is None:
-        return None
-    try:
-        waveform, rate = audio["waveform"], int(audio["sample_rate"])
-    except Exception as error:
-        if isinstance(audio, Mapping) and not isinstance(audio, dict):
-            notes.append(f"audio: there is none to save ({error}), so the video is silent")
-            return None
-        raise SinkError(
-            f"audio: expected an AUDIO with a waveform and a sample_rate, got {type(audio).__name__}; connect an "
-            "output of that type"
-        ) from error
-    if not isinstance(waveform, torch.Tensor) or waveform.ndim not in (2, 3) or waveform.numel() == 0:
-        got = tuple(waveform.shape) if isinstance(waveform, torch.Tensor) else type(waveform).__name__
-        raise SinkError(f"audio: expected a waveform (batch, channels, samples), got {got}; trim or load it again")
-    samples = (waveform if waveform.ndim == 2 else waveform[0]).detach().to("cpu", torch.float32)
-    try:
-        return Sound(np.ascontiguousarray(samples.numpy()), rate)
-    except ValueError as error:
-        raise SinkError(f"audio: {error}; convert it first") from error
 
 
 def check(format: str | None, quality: int | None, fps: Any) -> None:

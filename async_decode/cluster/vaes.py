@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..api import Source, source_of
+from ..decoders.source import Source, source_of
 from ..demo import WEIGHTS_PATH, load_vae
 from ..device.conversion import DecoderOutput
 from ..errors import DecodeError

@@ -97,6 +97,8 @@ def stop_with_stdin() -> None:
 
 def main(arguments: list[str]) -> None:
     """Run the script that ``arguments`` begin with."""
+    # A shell's background jobs ignore it, and so would what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if arguments[0] == "--stop-with-stdin":
         stop_with_stdin()
         arguments = arguments[1:]

@@ -1,0 +1,72 @@
+"""A VAE with its latents, ready to be decoded: how its frames can be got at, and what it wants for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..device.conversion import DecoderOutput, Finish
+from ..errors import DecodeError
+from ..taps import Tap, VideoDecoder, choose_tap
+from .diffusers import decoder_of, is_diffusers, tap_of
+from .diffusers_finish import ProcessorOutput
+from .diffusers_latents import Normalized, latents_for
+
+
+@dataclass(frozen=True)
+class Source:
+    """A VAE with its latents, ready to be decoded."""
+
+    tap: Tap
+    latent: Tensor
+    finish: Finish
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is decoded."""
+        return self.tap.decoder.device
+
+
+def source_of(
+    vae: Any,
+    latents: Any,
+    *,
+    normalized: Normalized = "auto",
+    size: tuple[int, ...] | None = None,
+    num_frames: int | None = None,
+    sigma_data: float | None = None,
+    chunk_size: int = 4,
+    finish: Finish | Literal["diffusers"] | None = None,
+) -> Source:
+    """``vae`` and ``latents`` as the pipeline takes them; the arguments are those of ``async_decode.decode``.
+
+    Raises:
+        DecodeError: the VAE is none that is known, or the latents do not fit to it.
+    """
+    if isinstance(vae, VideoDecoder):
+        if normalized is True:
+            raise DecodeError("normalized: only VAEs of Diffusers tell how; undo it yourself, and say normalized=False")
+        if finish == "diffusers":
+            raise DecodeError("finish: 'diffusers' is for VAEs of Diffusers")
+        dims = 5 if vae.is_video else 4
+        if not isinstance(latents, Tensor) or latents.ndim != dims or latents.numel() == 0:
+            got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+            form = "(N, C, T, H, W)" if vae.is_video else "(N, C, H, W)"
+            raise DecodeError(f"latents: expected a tensor {form} with something in it, got {got}")
+        tap = choose_tap(vae, images_per_step=chunk_size)
+        return Source(tap, latents, finish if finish is not None else DecoderOutput())
+    if not is_diffusers(vae):
+        raise DecodeError(
+            f"vae: expected a VAE of Diffusers (pipe.vae), or a VideoDecoder around any other, got {type(vae).__name__}"
+        )
+    if not hasattr(vae, "decode"):
+        held = ", such as its .vae" if hasattr(vae, "vae") else ""
+        raise DecodeError(f"vae: {type(vae).__name__} has no decode; expected a VAE{held}")
+    if finish == "diffusers":
+        finish = ProcessorOutput(dtype=vae.dtype)
+    latent = latents_for(vae, latents, normalized=normalized, size=size, sigma_data=sigma_data)
+    decoder = decoder_of(vae, num_frames=num_frames)
+    return Source(tap_of(decoder, latent), latent, finish if finish is not None else DecoderOutput())

@@ -1,0 +1,43 @@
+"""ComfyUI's AUDIO as the engine takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..async_decode import SinkError
+from ..async_decode.sinks import Sound
+
+
+def sound_of(audio: Any, notes: list[str]) -> Sound | None:
+    """ComfyUI's AUDIO as the engine takes it: the first of a batch, on the host.
+
+    An AUDIO that is only made when it is asked for (of video loaders) may turn out to be none: then there is no sound,
+    and ``notes`` says so.
+
+    Raises:
+        SinkError: it is none, or none that could be saved; the message names the value and the remedy.
+    """
+    if audio is None:
+        return None
+    try:
+        waveform, rate = audio["waveform"], int(audio["sample_rate"])
+    except Exception as error:
+        if isinstance(audio, Mapping) and not isinstance(audio, dict):
+            notes.append(f"audio: there is none to save ({error}), so the video is silent")
+            return None
+        raise SinkError(
+            f"audio: expected an AUDIO with a waveform and a sample_rate, got {type(audio).__name__}; connect an "
+            "output of that type"
+        ) from error
+    if not isinstance(waveform, torch.Tensor) or waveform.ndim not in (2, 3) or waveform.numel() == 0:
+        got = tuple(waveform.shape) if isinstance(waveform, torch.Tensor) else type(waveform).__name__
+        raise SinkError(f"audio: expected a waveform (batch, channels, samples), got {got}; trim or load it again")
+    samples = (waveform if waveform.ndim == 2 else waveform[0]).detach().to("cpu", torch.float32)
+    try:
+        return Sound(np.ascontiguousarray(samples.numpy()), rate)
+    except ValueError as error:
+        raise SinkError(f"audio: {error}; convert it first") from error
