@@ -118,6 +118,8 @@ def test_what_was_saved_is_shown(
         front_end.centre(node, scale=1.0)
         front_end.screenshot(f"help-{type}", node)
     if renderer == "litegraph":
+        # Only what is in view is drawn.
+        front_end.centre(decode, *nodes.values())
         # A preview that was being loaded when the node had been executed.
         late = "Object.assign(new Image(), { src: window.previews[argument] })"
         for type, node in nodes.items():
