@@ -99,3 +99,9 @@ def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
         chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
         at += 12 + length
     return chunks
+
+
+def prompt_in(text: str | bytes) -> dict[str, Any]:
+    """The prompt that a file holds, as it was sent: ComfyUI notes in it what ``fingerprint_inputs`` has answered."""
+    prompt: dict[str, Any] = json.loads(text)
+    return {node: {key: value for key, value in told.items() if key != "is_changed"} for node, told in prompt.items()}
