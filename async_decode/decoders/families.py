@@ -19,6 +19,7 @@ import torch
 from .place import Place
 from .verdicts import digest
 from .wan import Habits, LoneConv, LoneNorm, ResidualBlock, Upsampling
+from .weights import why_not
 
 
 @dataclass(frozen=True)
@@ -92,17 +93,9 @@ def unusable(places: list[Place], x: torch.Tensor) -> str:
         return f"it decodes {x.shape[0]} clips at once"
     for place in places:
         for part in place.module.modules():
-            if getattr(part, "comfy_cast_weights", False):
-                return "its weights are fetched or converted on use"
-            if getattr(part, "weight_function", ()) or getattr(part, "bias_function", ()):
-                return "its weights are patched on use"
-            for weight in part._parameters.values():
-                if weight is None:
-                    continue
-                if type(weight) not in (torch.nn.Parameter, torch.Tensor):
-                    return f"its weights are of the kind {type(weight).__name__}"
-                if weight.dtype != x.dtype or weight.device != x.device:
-                    return f"its weights are {weight.dtype} on {weight.device}, its frames {x.dtype} on {x.device}"
+            reason = why_not(part, x)
+            if reason:
+                return reason
     return ""
 
 

@@ -6,8 +6,6 @@ in a proof another hand tries the ways that there are and keeps the first one th
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +14,7 @@ from torch import Tensor
 
 from .kernels.order import Formula, Order
 from .layout import Layout
-
-#: Bytes of weights in channels last that are kept beside the model's own during a run; others are made at each call.
-MAX_WEIGHT_BYTES = 64 * 1024**2
+from .weights import Weights, home_of
 
 
 @dataclass
@@ -34,28 +30,6 @@ class Ways:
     orders: list[Order] = field(default_factory=list)
     norm_layouts: list[Layout] = field(default_factory=list)
     convs: list[str] = field(default_factory=list)
-
-
-class Weights:
-    """Weights in channels last, made once a run."""
-
-    def __init__(self) -> None:
-        self._made: dict[int, Tensor] = {}
-        self._bytes = 0
-
-    def of(self, weight: Tensor) -> Tensor:
-        """``weight``, ``(N, C, …)``, channels last."""
-        wanted = torch.channels_last if weight.ndim == 4 else torch.channels_last_3d
-        if weight.is_contiguous(memory_format=wanted):
-            return weight
-        key = id(weight)
-        if key in self._made:
-            return self._made[key]
-        made = weight.contiguous(memory_format=wanted)
-        if isinstance(weight, torch.nn.Parameter) and self._bytes + made.nbytes <= MAX_WEIGHT_BYTES:
-            self._made[key] = made
-            self._bytes += made.nbytes
-        return made
 
 
 class Hand:
@@ -81,23 +55,41 @@ class Hand:
             norms = torch.empty(x.numel() // x.shape[1], dtype=torch.float32, device=x.device)
         norm_into(out, x, bias, gamma, formula, order, norms)
 
-    def conv(self, number: int, x: Tensor, weight: Tensor, module: torch.nn.Module) -> Tensor:
-        """Convolution ``number`` of the block, without its bias; ``x`` has its frames of padding already."""
-        if self.ways.convs[number] != "cudnn":
-            from .kernels.conv import conv
+    def conv(self, number: int, x: Tensor, module: Any, last: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Convolution ``number`` of the block, without its bias, and the bias.
 
-            return conv(x, self.weights.of(weight))
-        return convolved(x, self.weights.of(weight), module)
+        Args:
+            number: of the convolution in the block.
+            x: has its frames of padding already.
+            module: whose weights these are.
+            last: only the last slice in time of them.
+        """
+        with self.weights.of(module, x, last) as (weight, bias):
+            return self._convolve(number, x, weight, module), own(bias, module)
 
     def splits(self, number: int) -> bool:
         """Whether convolution ``number`` takes the frames before ``x`` from where they are."""
         return self.ways.convs[number] == "split"
 
-    def conv_split(self, past: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    def conv_split(self, past: Tensor, x: Tensor, module: Any) -> tuple[Tensor, Tensor | None]:
         """As ``conv``, of a convolution that takes its past from where it is."""
         from .kernels.conv import conv
 
-        return conv(x, self.weights.of(weight), past)
+        with self.weights.of(module, x) as (weight, bias):
+            return conv(x, weight, past), own(bias, module)
+
+    def _convolve(self, number: int, x: Tensor, weight: Tensor, module: Any) -> Tensor:
+        """``weight``: channels last."""
+        if self.ways.convs[number] != "cudnn":
+            from .kernels.conv import conv
+
+            return conv(x, weight)
+        return convolved(x, weight, module)
+
+
+def own(bias: Tensor | None, module: Any) -> Tensor | None:
+    """``bias``, which is added later on: a copy of one that is only lent."""
+    return bias if bias is None or bias is module.bias else bias.clone()
 
 
 def biased(x: Tensor, bias: Tensor | None) -> Tensor:
@@ -118,8 +110,7 @@ def convolved(x: Tensor, weight: Tensor, module: Any) -> Tensor:
     """What cuDNN makes of ``x``: the operation that ``module`` calls, padded in height and width; channels last."""
     flat = weight.ndim == 4
     padding = [*([] if flat else [0]), *(size // 2 for size in weight.shape[-2:])]
-    home = sys.modules.get(_home_of(type(module)))
-    if getattr(home, "NVIDIA_MEMORY_CONV_BUG_WORKAROUND", False) and not flat:
+    if getattr(home_of(type(module)), "NVIDIA_MEMORY_CONV_BUG_WORKAROUND", False) and not flat:
         # Core goes round a fault of some versions of torch this way.
         ones = [1, 1, 1]
         out: Tensor = torch.cudnn_convolution(
@@ -129,9 +120,3 @@ def convolved(x: Tensor, weight: Tensor, module: Any) -> Tensor:
         call = torch.nn.functional.conv2d if flat else torch.nn.functional.conv3d
         out = call(x, weight, None, padding=padding)
     return out.contiguous(memory_format=torch.channels_last if flat else torch.channels_last_3d)
-
-
-def _home_of(kind: type) -> str:
-    """The module of the first of ``kind``'s ancestors, itself included, that is a convolution of core's."""
-    homes: Sequence[str] = [base.__module__ for base in kind.__mro__]
-    return next((home for home in homes if home.endswith("comfy.ops")), homes[0])

@@ -16,12 +16,13 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from .hand import Hand, Weights
+from .hand import Hand
 from .kernels.order import Formula
 from .layout import Layout
 from .proof import StockNorms, TryingHand, share_that_differs
 from .stopwatch import Stopwatch
 from .verdicts import Verdict, digest
+from .weights import Weights
 
 #: What a block keeps for its next call: tensors, words, or nothing.
 Kept = Tensor | str | None

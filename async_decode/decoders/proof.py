@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .hand import Hand, Ways, Weights, added_by_torch, biased, convolved
+from .hand import Hand, Ways, added_by_torch, biased, convolved
 from .kernels.order import ORDERS, ROW_ORDERS, Formula, Order
 from .layout import Layout
 from .stopwatch import best_of_two
+from .weights import Weights
 
 #: Comparisons go through tensors in parts of so many elements, so that they need little memory.
 _PART = 1 << 25
@@ -88,19 +89,18 @@ class TryingHand(Hand):
     def splits(self, number: int) -> bool:
         return False
 
-    def conv(self, number: int, x: Tensor, weight: Tensor, module: torch.nn.Module) -> Tensor:
+    def _convolve(self, number: int, x: Tensor, weight: Tensor, module: Any) -> Tensor:
         from .kernels import conv
 
-        lying = self.weights.of(weight)
-        expected = convolved(x, lying, module)
+        expected = convolved(x, weight, module)
         way = "cudnn"
-        if conv.fits(x, lying) and same_bits(conv.conv(x, lying), expected):
-            stock = best_of_two(x.device, lambda: convolved(x, lying, module))
-            ours = best_of_two(x.device, lambda: conv.conv(x, lying))
+        if conv.fits(x, weight) and same_bits(conv.conv(x, weight), expected):
+            stock = best_of_two(x.device, lambda: convolved(x, weight, module))
+            ours = best_of_two(x.device, lambda: conv.conv(x, weight))
             way = "triton" if ours < stock else "cudnn"
             past, now = x[:, :, :2], x[:, :, 2:]
-            if way == "triton" and same_bits(conv.conv(now, lying, past), expected):
-                split = best_of_two(x.device, lambda: conv.conv(now, lying, past))
+            if way == "triton" and same_bits(conv.conv(now, weight, past), expected):
+                split = best_of_two(x.device, lambda: conv.conv(now, weight, past))
                 # It saves copies of the past.
                 way = "split" if split < _COPIES_WORTH * ours else way
         self.ways.convs.append(way)

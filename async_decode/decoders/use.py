@@ -12,10 +12,10 @@ import torch
 from ..errors import DecodeError
 from .audit import Auditor
 from .families import Unknown, find, unusable
-from .hand import Weights
 from .kernels import why_not
 from .step import Step
 from .verdicts import Verdicts, environment_of
+from .weights import Weights
 
 Mode = Literal["auto", "stock"]
 
@@ -136,6 +136,7 @@ def faster(
     finally:
         for module, _ in stands:
             vars(module).pop("forward", None)
+        weights.clear()
         known.save()
 
 

@@ -44,8 +44,8 @@ class Causal:
 
     def run(
         self, number: int, x: Tensor, bias: Tensor | None, past: list[Kept], keeps: bool, hand: Hand
-    ) -> tuple[Tensor, Kept]:
-        """What the convolution makes of ``x``, without its bias, and what it keeps.
+    ) -> tuple[Tensor, Tensor | None, Kept]:
+        """What the convolution makes of ``x``, without its bias; the bias; and what it keeps.
 
         Args:
             number: of the norm and of the convolution in the block.
@@ -67,7 +67,7 @@ class Causal:
             if keeps:
                 joined = self.habits.joins and frames == 1
                 split = torch.cat([earlier[:, :, 1:], new], 2) if joined else _end_of(new, 2)
-            return hand.conv_split(channels_last(earlier), new, self.conv.weight), split
+            return *hand.conv_split(channels_last(earlier), new, self.conv), split
         room = room_for(x.shape[1], front + frames, x)
         if front > known:
             room[:, :, : front - known].zero_()
@@ -83,8 +83,7 @@ class Causal:
         if keeps:
             count = 2 if self.habits.joins and known else min(2, frames)
             kept = _end_of(room, count)
-        weight = self.conv.weight[:, :, -1:] if trimmed and lead else self.conv.weight
-        return hand.conv(number, room, weight, self.conv), kept
+        return *hand.conv(number, room, self.conv, last=trimmed and lead > 0), kept
 
 
 class ResidualBlock(Block):
@@ -103,15 +102,10 @@ class ResidualBlock(Block):
     def run(self, x: Tensor, kept: list[Kept], hand: Hand) -> tuple[Tensor, list[Kept]]:
         x, keeps = channels_last(x), bool(kept)
         kept.reverse()
-        h, first = self.first.run(0, x, None, kept, keeps, hand)
-        h, second = self.second.run(1, h, self.first.conv.bias, kept, keeps, hand)
-        if self.shortcut is None:
-            out = add_residual(h, self.second.conv.bias, x)
-        else:
-            out = add_residual(
-                h, self.second.conv.bias, hand.conv(2, x, self.shortcut.weight, self.shortcut), self.shortcut.bias
-            )
-        return out, [first, second] if keeps else []
+        h, bias, first = self.first.run(0, x, None, kept, keeps, hand)
+        h, bias, second = self.second.run(1, h, bias, kept, keeps, hand)
+        y, y_bias = (x, None) if self.shortcut is None else hand.conv(2, x, self.shortcut)
+        return add_residual(h, bias, y, y_bias), [first, second] if keeps else []
 
 
 class Upsampling(Block):
@@ -136,17 +130,17 @@ class Upsampling(Block):
             else:
                 keeps = [self._end(x, past)]
                 number = 1
-                y, _ = self.time.run(0, x, None, [past] if isinstance(past, Tensor) else [], False, hand)
+                y, bias, _ = self.time.run(0, x, None, [past] if isinstance(past, Tensor) else [], False, hand)
                 del past
-                up = double(y, self.time.conv.bias, 2)
+                up = double(y, bias, 2)
                 del y
         else:
             up = double(x, None, 1)
         del x
-        out = hand.conv(number, up, self.conv.weight, self.conv)
+        out, bias = hand.conv(number, up, self.conv)
         del up
         # Frames are the batch here: seen as a clip they are channels last as well.
-        return add_residual(out, self.conv.bias, None).permute(1, 0, 2, 3).unsqueeze(0), keeps
+        return add_residual(out, bias, None).permute(1, 0, 2, 3).unsqueeze(0), keeps
 
     def _end(self, x: Tensor, past: Kept) -> Tensor:
         end = x[:, :, -2:]
@@ -180,8 +174,8 @@ class LoneConv(Block):
     def run(self, x: Tensor, kept: list[Kept], hand: Hand) -> tuple[Tensor, list[Kept]]:
         past: list[Kept] = [one for one in kept if one is not None]
         kept.clear()
-        out, _ = self.conv.run(0, channels_last(x), None, past, False, hand)
-        return add_residual(out, self.conv.conv.bias).contiguous(), []
+        out, bias, _ = self.conv.run(0, channels_last(x), None, past, False, hand)
+        return add_residual(out, bias).contiguous(), []
 
 
 def _end_of(x: Tensor, count: int) -> Tensor:
