@@ -1,7 +1,12 @@
-"""The faster decoder beside stock's, clip by clip, bit for bit; and how long both take. On a CUDA device.
+r"""The faster decoder beside stock's, clip by clip, bit for bit; and how long both take. On a CUDA device.
 
     python tests/benchmarks/decoder_soak.py --family diffusers-wan2.1 --seconds 60 --out soak.json
     python tests/benchmarks/decoder_soak.py --family comfy-wan2.1 --core ~/ComfyUI --time 90x160x21 --out soak.json
+    python tests/benchmarks/decoder_soak.py --family comfy-wan2.1 --core ~/ComfyUI --dynamic-vram \
+        --time 90x160x21 60x104x21 --seconds 60 --out dynamic.json
+
+With ``--dynamic-vram`` both ways get their weights as ComfyUI has them by default: fetched when they are used;
+``--leave`` fills the card but for so many GiB, so that the weights cannot all stay on it.
 
 Full-size models with random weights in bfloat16; sizes and lengths at random, odd ones too; latents of noise and soft
 ones. Every clip is decoded by stock's decoder, by the faster one while it proves itself, and by the faster one again.
@@ -26,6 +31,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import core_dynamic_vram
+
 from async_decode.decoders import faster
 
 FAMILIES = ("comfy-wan2.1", "comfy-wan2.2", "diffusers-wan2.1", "diffusers-wan2.2", "diffusers-qwen-image")
@@ -33,9 +40,15 @@ DEVICE, DTYPE = torch.device("cuda", 0), torch.bfloat16
 Decode = Callable[[Tensor], Tensor]
 
 
-def model_of(family: str, core: Path | None) -> tuple[Any, Decode, int]:
-    """The model, its decode, and the channels of its latent."""
-    if core is not None:
+def model_of(family: str, core: Path | None, file: Path | None) -> tuple[Any, Decode, int]:
+    """The model, its decode, and the channels of its latent.
+
+    Args:
+        family: one of ``FAMILIES``.
+        core: a checkout of ComfyUI.
+        file: where its weights are put, for core to fetch them from; ``None``: they are on the card.
+    """
+    if core is not None and file is None:
         sys.path.insert(0, str(core))
         # Nothing of it is needed here, and it may not be installed.
         kitchen: Any = types.ModuleType("comfy_kitchen")
@@ -85,9 +98,13 @@ def model_of(family: str, core: Path | None) -> tuple[Any, Decode, int]:
             drawn[name] = 1 + 0.1 * noise
         else:
             drawn[name] = noise * ((1 / weight[0].numel()) ** 0.5 if weight.ndim > 1 else 0.02)
+    channels = 48 if family.endswith("2.2") else 16
+    if file is not None:
+        vae = core_dynamic_vram.vae_out_of({name: weight.to(DTYPE) for name, weight in drawn.items()}, file, DEVICE)
+        core_dynamic_vram.made_ready(vae)()
+        return vae.first_stage_model, vae.first_stage_model.decode, channels
     model.load_state_dict(drawn)
     model = model.to(DEVICE, DTYPE).eval().requires_grad_(False)
-    channels = 48 if family.endswith("2.2") else 16
     return model, model.decode if core is not None else lambda latent: model.decode(latent).sample, channels
 
 
@@ -141,6 +158,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", choices=FAMILIES, required=True)
     parser.add_argument("--core", type=Path, help="a checkout of ComfyUI, for its own classes")
+    parser.add_argument("--dynamic-vram", action="store_true", help="weights as ComfyUI has them by default")
+    parser.add_argument("--leave", type=float, metavar="GIB", help="with --dynamic-vram: so much of the card is free")
     parser.add_argument("--seconds", type=float, default=0.0, help="soak for so long")
     parser.add_argument("--clips", type=int, default=10**6, help="soak so many clips at most")
     parser.add_argument("--first-seed", type=int, default=0)
@@ -148,8 +167,17 @@ def main() -> None:
     parser.add_argument("--time", nargs="*", default=[], metavar="HxWxT", help="latents to time")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
-    model, decode, channels = model_of(asked.family, asked.core)
+    if asked.dynamic_vram and (asked.core is None or not asked.family.startswith("comfy-")):
+        parser.error("--dynamic-vram: expected a family of ComfyUI's, and its --core")
+    if asked.leave is not None and not asked.dynamic_vram:
+        parser.error("--leave: expected --dynamic-vram as well")
     folder = Path(tempfile.mkdtemp())
+    if asked.dynamic_vram:
+        core_dynamic_vram.switch_on(asked.core, DEVICE)
+    file = folder / "vae.safetensors" if asked.dynamic_vram else None
+    model, decode, channels = model_of(asked.family, asked.core, file)
+    # It is there until the end.
+    filling = None if asked.leave is None else core_dynamic_vram.filled(DEVICE, asked.leave)
     uses: list[Any] = []
 
     def ours(latent: Tensor) -> Tensor:
@@ -165,6 +193,10 @@ def main() -> None:
         "torch": torch.__version__,
         "cudnn": torch.backends.cudnn.version(),
         "type": str(DTYPE),
+        "dynamic_vram": asked.dynamic_vram,
+        "gib_left": asked.leave,
+        "modules_fetched": sum(hasattr(part, "_v") for part in model.modules()),
+        "bytes_filled": 0 if filling is None else filling.nbytes,
         "timed": [],
     }
     with torch.inference_mode():
