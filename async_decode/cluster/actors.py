@@ -27,6 +27,8 @@ from .work import decode_clip
 DEATHS = 2
 #: Clips that an actor has: one in hand, one waiting.
 IN_FLIGHT = 2
+#: The memory for objects of a Ray that we start, in bytes: calls and lines of the journal.
+OBJECT_STORE = 256 << 20
 #: How long actors may take to end their clips in order when the run is cancelled, in seconds.
 GRACE = 10.0
 
@@ -149,12 +151,15 @@ def _connect(ray: Any, address: str) -> None:
     # The engine as it is here, for workers of this machine; elsewhere it has to be installed.
     root = str(Path(__file__).parents[2])
     variables = {"PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    local = address == "auto"
     try:
         ray.init(
-            address="local" if address == "auto" else address,
+            address="local" if local else address,
             runtime_env={"env_vars": variables},
             log_to_driver=False,
             configure_logging=False,
+            # No frame goes through it: not the third of the memory that Ray takes unasked.
+            **({"object_store_memory": OBJECT_STORE} if local else {}),
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise DecodeError(f"ray: {address} cannot be reached: {error}") from error
@@ -192,23 +197,37 @@ class _Pool:
             calls = {call: handle for handle, asked in self._asked.items() for call in asked}
             if not calls:
                 raise DecodeError("ray: there is no actor left that could decode")
-            done, _ = self._ray.wait(list(calls), num_returns=1)
+            # Not without an end: such a wait hears of no signal but Ctrl-C.
+            done, _ = self._ray.wait(list(calls), num_returns=1, timeout=5.0)
+            if not done:
+                continue
             handle = calls[done[0]]
             try:
                 answer = self._ray.get(done[0])
             except self._ray.exceptions.RayActorError as error:
                 yield from self._died(handle, error, waiting)
-                continue
             except self._ray.exceptions.RayTaskError as error:
                 raise _cause(error) from None
-            clip = self._asked[handle].pop(done[0])
-            if clip is not None:
-                yield answer
-            while waiting and len(self._asked[handle]) < IN_FLIGHT:
-                following = waiting.pop(0)
-                if following.name not in options:
-                    options[following.name] = begin(following)
-                self._hand(handle, following, options[following.name])
+            else:
+                if self._asked[handle].pop(done[0]) is not None:
+                    yield answer
+            self._deal(waiting, options, begin)
+
+    def _deal(self, waiting: list[Clip], options: dict[str, Options], begin: Callable[[Clip], Options]) -> None:
+        """Hand clips to every actor that is there: one in hand each, before one that waits.
+
+        Not to the one that has answered alone: when an actor dies, another one may have nothing left to answer. A clip
+        that was lost with an actor has its next one for itself, so that a second death leaves no doubt.
+        """
+        for place in range(IN_FLIGHT):
+            for handle, asked in self._asked.items():
+                if waiting and len(asked) <= place and None not in asked.values():
+                    if asked and any(clip and clip.name in self._deaths for clip in (waiting[0], *asked.values())):
+                        continue
+                    following = waiting.pop(0)
+                    if following.name not in options:
+                        options[following.name] = begin(following)
+                    self._hand(handle, following, options[following.name])
 
     def _ask(self, handle: Any) -> None:
         """Have an actor say when it is there; one that is being started again waits for a place on the cluster."""
@@ -227,7 +246,7 @@ class _Pool:
         """An actor died: its clips go back to the front, unless it was the second one that the clip in hand took along.
 
         All that it was asked has failed with it, but what it had done before. It does one thing after the other, so
-        that the first of what has failed was in hand, and only that one may be to blame.
+        that the first of what has failed was in hand; or it was done, and the answer died with the process.
         """
         lost: list[Clip | None] = []
         for call, clip in self._asked[handle].items():

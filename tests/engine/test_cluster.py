@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -61,8 +62,9 @@ class Nodes:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-        self.second = self.cluster.add_node(num_cpus=1)
+        small = {"num_cpus": 1, "object_store_memory": 100 << 20}
+        self.cluster = Cluster(initialize_head=True, head_node_args=small)
+        self.second = self.cluster.add_node(**small)
         ray.init(address=self.cluster.address, runtime_env={"env_vars": VARIABLES}, log_to_driver=False)
         self.cluster.wait_for_nodes()
 
@@ -138,7 +140,7 @@ def test_a_clip_that_kills_its_actors_fails_alone(nodes: Nodes, latents: Path, t
         on_line=lambda line: began.append(line["status"]),
     )
 
-    assert [Path(line["latent"]).stem for line in outcome.failed] == ["poison"]
+    assert [Path(line["latent"]).stem for line in outcome.failed] == ["poison"], outcome.failed
     assert outcome.failed[0]["status"] == "poison"
     assert "2 processes died" in outcome.failed[0]["error"]
     assert _whole(tmp_path / "out") == ["00", "01", "02", "03", "04"]
@@ -248,6 +250,81 @@ def test_only_the_clip_in_hand_is_to_blame_for_a_death(
     assert told == lines and pool._deaths == deaths
     assert [clip.name for clip in left] == waiting
     assert asked == ["actor"] and pool._asked == {"actor": {}}
+
+
+class _OneDies(_Answers):
+    """Ray whose second actor dies when the first has nothing left to do, and never comes up again."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.calls = 0
+
+    def call(self, actor: str, name: str) -> str:
+        self.calls += 1
+        call = f"{self.calls} {actor} {name}"
+        self.became[call] = {"clip": name}
+        return call
+
+    def wait(self, calls: list[str], num_returns: int = 1, **_: Any) -> tuple[list[str], list[str]]:
+        able = sorted(
+            (call for call in calls if "again" not in call), key=lambda call: ("ready" not in call, "second" in call)
+        )
+        assert able, f"there are {calls} only, which nobody will answer"
+        if "second" in able[0] and "ready" not in able[0]:
+            self.became[able[0]] = ray.exceptions.RayActorError()
+        return able[:1], [call for call in calls if call != able[0]]
+
+
+def test_clips_of_an_actor_that_died_go_to_one_that_has_nothing_to_do() -> None:
+    told_of = _OneDies()
+    pool = _Pool.__new__(_Pool)
+    pool._ray, pool._deaths, pool._lost = told_of, {}, 0
+    pool._asked = {"first": {}, "second": {}}
+    pool._actors = list(pool._asked)
+    asked: list[str] = []
+
+    def ask(actor: str) -> None:
+        pool._asked[actor] = {told_of.call(actor, "ready again" if actor in asked else "ready"): None}
+        asked.append(actor)
+
+    def hand(actor: str, clip: Clip, _options: Options) -> None:
+        pool._asked[actor][told_of.call(actor, clip.name)] = clip
+
+    pool._ask, pool._hand = ask, hand  # type: ignore[method-assign]
+    clips = [Clip(name, f"{name}.pt", f"{name}.mkv") for name in "abcd"]
+
+    told = [line["clip"] for line in pool.decode(clips, lambda _clip: Options())]
+
+    assert sorted(told) == ["a", "b", "c", "d"]
+    assert asked == ["first", "second", "second"]
+
+
+class _AnswersGetLost(_Answers):
+    """Ray, one clip of which kills its actor, so soon that the answer of the clip before is lost with it."""
+
+    def wait(self, calls: list[str], num_returns: int = 1, **_: Any) -> tuple[list[str], list[str]]:
+        for call in calls:
+            deadly = any("poison" in other for other in calls)
+            answer = {"clip": call.partition(" ")[0], "status": "done"}
+            self.became.setdefault(call, ray.exceptions.RayActorError() if deadly else answer)
+        return calls[:num_returns], calls[num_returns:]
+
+
+def test_a_clip_whose_answer_was_lost_is_not_taken_for_the_one_that_kills() -> None:
+    pool = _Pool.__new__(_Pool)
+    pool._ray, pool._deaths, pool._lost, pool._asked = _AnswersGetLost({}), {}, 0, {"actor": {}}
+    pool._actors = list(pool._asked)
+    number = itertools.count()
+
+    def ask(actor: str, clip: Clip | None = None, _options: Options | None = None) -> None:
+        pool._asked[actor][f"{clip.name if clip else 'ready'} {next(number)}"] = clip
+
+    pool._ask = pool._hand = ask  # type: ignore[method-assign]
+    clips = [Clip(name, f"{name}.pt", f"{name}.mkv") for name in ("a", "poison", "b")]
+
+    told = {line["clip"]: line["status"] for line in pool.decode(clips, lambda _clip: Options())}
+
+    assert told == {"a": "done", "b": "done", "poison": "poison"}
 
 
 def test_longest_first_and_names_by_latent() -> None:
