@@ -34,6 +34,8 @@ class Guide(Protocol):
     mode: Literal["stock", "proof", "run"]
     #: The name of the place that is audited in this step.
     audited: str | None
+    #: Stock's code makes the rest of the step.
+    given_up: bool
     poll: Callable[[], None]
 
     def number_of(self, name: str) -> int:
@@ -55,7 +57,10 @@ class Guide(Protocol):
         """Note who ran a call."""
 
     def failed_audit(self, name: str, reason: str) -> None:
-        """An audit found a difference: no replacement is used again on this machine."""
+        """An audit found a difference: no replacement is used again on this machine.
+
+        Raises whatever ends the step, where it can be made anew; else stock's result is used, and its code from there.
+        """
 
 
 class Block(abc.ABC):
@@ -161,7 +166,7 @@ class Place:
         if step.mode == "proof":
             return self._prove(step, call, number, arguments, named)
         verdict = step.verdict_of(self.name, number)
-        if self.block is None or not verdict.proven:
+        if self.block is None or not verdict.proven or step.given_up:
             step.ran(self.name, verdict, replaced=False)
             x = verdict.x.dress(call.x)
             out, kept = call.in_stock(x, dressed(call.take(), verdict.caches))

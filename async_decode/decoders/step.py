@@ -16,10 +16,15 @@ import torch
 from torch import Tensor
 
 from .audit import Auditor
+from .history import CACHE, History, note
 from .layout import Layout
 from .place import Place
 from .stopwatch import current
 from .verdicts import StepPlan, Verdict, Verdicts, digest
+
+
+class Again(Exception):
+    """An audit has found a difference: the step is to be made anew."""
 
 
 class Tally:
@@ -67,37 +72,50 @@ class Step:
         self.mode: Literal["stock", "proof", "run"] = "stock"
         #: The name of the place that is audited in this step.
         self.audited: str | None = None
+        #: An audit has found a difference in a step that cannot be made anew: stock's code makes the rest of it.
+        self.given_up = False
         self.warnings: list[str] = []
         self.auditor = auditor
         self._usable = usable
         self._plan = StepPlan()
         self._numbers: Counter[str] = Counter()
         self._unfinished = False
+        self._history: History | None = None
         for place in places:
             place.step = self
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         told = self.__signature__.bind(*arguments, **named).arguments
         x: Tensor = told["x"]
-        cache: list[Any] | None = told.get("feat_cache")
+        cache: list[Any] | None = told.get(CACHE)
         self.tally.steps += 1
         self._numbers.clear()
         reason = self.verdicts.out or self._usable(x)
+        history = History.of(told)
         with current(x.device):
             if reason:
                 self.tally.reasons["all"] = reason
                 undress(cache)
-                self.mode = "stock"
-                return self.stock(*arguments, **named)
+                out = self.stock(*arguments, **named)
+                note(history, cache)
+                return out
             key = self._key(told, cache)
             plan = self.verdicts.steps.get(key)
+            self._history = history
             try:
                 if plan is None:
-                    return self._learn(key, cache, arguments, named)
-                return self._go(plan, cache, arguments, named)
+                    out = self._learn(key, cache, arguments, named)
+                else:
+                    out = self._go(plan, cache, arguments, named)
+                note(history, cache)
+                return out
+            except Again:
+                # Not here: as long as the error is handled, all that the step was working on is kept.
+                pass
             finally:
-                self.mode = "stock"
-                self.audited = None
+                self.mode, self.audited, self.given_up, self._history = "stock", None, False, None
+            assert history is not None
+            return history.again(self.stock, told, self.poll)
 
     def _key(self, told: dict[str, Any], cache: list[Any] | None) -> str:
         """A name for a step that begins like this one."""
@@ -105,7 +123,7 @@ class Step:
         for name, value in told.items():
             if isinstance(value, Tensor):
                 plain[name] = Layout.in_stock(value).to_json()
-            elif name == "feat_cache" and value is not None:
+            elif name == CACHE and value is not None:
                 plain[name] = [Layout.in_stock(one).to_json() if isinstance(one, Tensor) else one for one in value]
             else:
                 plain[name] = repr(value)
@@ -174,14 +192,24 @@ class Step:
             self.tally.reasons[name] = verdict.reason
 
     def failed_audit(self, name: str, reason: str) -> None:
-        """An audit found a difference: no replacement is used again on this machine."""
+        """An audit found a difference: no replacement is used again on this machine.
+
+        Raises:
+            Again: the step is made anew, by stock's code.
+        """
         self.verdicts.out = f"an audit of {name} failed: {reason}"
         self.verdicts.changed = True
         self.verdicts.save()
+        made = "The step was made anew by stock's decoder, which is used from now on"
+        if self._history is None:
+            made = "Stock's result was used, and stock's decoder from there on"
         self.warnings.append(
-            f"decoder: {name} was computed in both ways, and {reason}. Stock's result was used, and stock's decoder "
-            "from now on: the faster one is out on this machine for this model. Please report it"
+            f"decoder: {name} was computed in both ways, and {reason}. {made}: the faster one is out on this machine "
+            "for this model. Please report it"
         )
+        self.given_up = True
+        if self._history is not None:
+            raise Again
 
 
 def undress(cache: list[Any] | None) -> None:

@@ -3,25 +3,23 @@
     python core_shim/bootstrap.py fetched_weights_in_core.py "decodes wan21 low" "changes wan22 stays" …
 
 Core's own VAE classes, small, and its own patchers: low VRAM in every core, dynamic VRAM where there is such a thing.
-There is no card, so the kernels are their references in plain torch, and a convolution rounds as cuDNN's does: before
-its bias is added too. What is tried is where weights come from, when, and for how long they are used.
+There is no card, so that the kernels are their references in plain torch (``decoder_on_cpu.py``). What is tried is
+where weights come from, when, and for how long they are used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import json
 import sys
 import traceback
-import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from families_in_core import pack_module, prepare
+from families_in_core import ROOT, pack_module, prepare
 
 #: Without dynamic VRAM: all is loaded, so that nothing is fetched; low VRAM. For more see ``card_stand_in.Room``.
 OLD = ("own", "low")
@@ -29,47 +27,10 @@ DECODERS = "async_decode.decoders"
 
 
 def references() -> None:
-    """Let blocks run on a CPU: with each kernel's reference for the kernel."""
-    import torch
-
-    if importlib.util.find_spec("triton") is None:
-        triton, language, extra = (types.ModuleType(name) for name in ("triton", "triton.language", "triton.extra"))
-        triton.jit, triton.__version__, triton.language = lambda kernel: kernel, "none", language  # type: ignore[attr-defined]
-        extra.libdevice = None  # type: ignore[attr-defined]
-        names = ("triton", "triton.language", "triton.language.extra")
-        sys.modules.update(zip(names, (triton, language, extra), strict=True))
-    kernels = {name: pack_module(f"{DECODERS}.kernels.{name}") for name in ("norm", "upsample", "residual", "conv")}
-
-    def norm_into(out: Any, x: Any, bias: Any, gamma: Any, formula: Any, order: Any, norms: Any) -> None:
-        if order.kind != "given":
-            # Torch adds.
-            norms.fill_(torch.nan)
-            return
-        shape = (1, *x.shape[2:])
-        out.copy_(kernels["norm"].norm_reference(x, bias, gamma.flatten(), formula, norms.view(shape)))
-
-    def double(x: Any, bias: Any, frames: int) -> Any:
-        doubled = kernels["upsample"].double_reference(x, bias, frames)
-        return doubled.contiguous(memory_format=torch.channels_last)
-
-    kernels["norm"].norm_into, kernels["upsample"].double = norm_into, double
-    kernels["residual"].add_residual = kernels["residual"].residual_reference
-    for name in ("conv2d", "conv3d"):
-        setattr(torch.nn.functional, name, rounding(getattr(torch.nn.functional, name)))
-    use = pack_module(f"{DECODERS}.use")
-    use.why_not = lambda _device: ""
-    # Audits take weights as well.
+    """Let blocks run on a CPU, without audits, which take weights as well."""
+    sys.path.append(str(ROOT / "tests" / "engine"))
+    importlib.import_module("decoder_on_cpu").let_it_run(pack_module, setattr)
     pack_module(f"{DECODERS}.audit").Auditor.choose = lambda *_: None
-
-
-def rounding(convolve: Callable[..., Any]) -> Callable[..., Any]:
-    """``convolve``, one of torch's functions, with its bias added to the rounded result; always of one layout."""
-
-    def convolved(x: Any, weight: Any, bias: Any = None, *arguments: Any, **named: Any) -> Any:
-        out = convolve(x.contiguous(), weight.contiguous(), None, *arguments, **named)
-        return out if bias is None else out + bias.view(-1, *(1,) * (out.ndim - 2))
-
-    return convolved
 
 
 class Fetches:

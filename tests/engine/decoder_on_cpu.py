@@ -1,0 +1,69 @@
+"""The faster decoder without a card: the blocks with their proofs as they are, on a CPU.
+
+Each kernel is its reference in plain torch, and a convolution rounds as cuDNN's does: before its bias is added too. So
+a block meets stock's bits, and what can be tried is all that goes on around the kernels.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+DECODERS = "async_decode.decoders"
+
+
+def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None]) -> None:
+    """Let blocks run on a CPU in this process.
+
+    Args:
+        module: imports a module of the pack.
+        put: sets an attribute of an object, such as ``setattr``, or pytest's, which puts it back.
+    """
+    if importlib.util.find_spec("triton") is None and "triton" not in sys.modules:
+        sys.modules.update(_in_place_of_triton())
+    norm, upsample, residual, conv, use = (
+        module(f"{DECODERS}.{name}")
+        for name in ("kernels.norm", "kernels.upsample", "kernels.residual", "kernels.conv", "use")
+    )
+
+    def norm_into(out: Any, x: Any, bias: Any, gamma: Any, formula: Any, order: Any, norms: Any) -> None:
+        if order.kind != "given":
+            # Torch adds.
+            norms.fill_(torch.nan)
+            return
+        out.copy_(norm.norm_reference(x, bias, gamma.flatten(), formula, norms.view(1, *x.shape[2:])))
+
+    def double(x: Any, bias: Any, frames: int) -> Any:
+        return upsample.double_reference(x, bias, frames).contiguous(memory_format=torch.channels_last)
+
+    put(norm, "norm_into", norm_into)
+    put(upsample, "double", double)
+    put(residual, "add_residual", residual.residual_reference)
+    put(conv, "fits", lambda _x, _weight: False)
+    put(use, "why_not", lambda _device: "")
+    for name in ("conv2d", "conv3d"):
+        put(torch.nn.functional, name, _rounding(getattr(torch.nn.functional, name)))
+
+
+def _rounding(convolve: Callable[..., Any]) -> Callable[..., Any]:
+    """``convolve``, one of torch's functions, with its bias added to the rounded result; always of one layout."""
+
+    def convolved(x: Any, weight: Any, bias: Any = None, *arguments: Any, **named: Any) -> Any:
+        out = convolve(x.contiguous(), weight.contiguous(), None, *arguments, **named)
+        return out if bias is None else out + bias.view(-1, *(1,) * (out.ndim - 2))
+
+    return convolved
+
+
+def _in_place_of_triton() -> dict[str, types.ModuleType]:
+    """What the files of the kernels need to be imported."""
+    names = ("triton", "triton.language", "triton.language.extra")
+    triton, language, extra = (types.ModuleType(name) for name in names)
+    vars(triton).update(jit=lambda kernel: kernel, language=language, __version__="none")
+    vars(extra).update(libdevice=None)
+    return dict(zip(names, (triton, language, extra), strict=True))
