@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from .decoders import Mode, cache_folder, check_mode
-from .decoders.diffusers_latents import Normalized
-from .decoders.source import Source, source_of
+from .adapters.diffusers_latents import Normalized
+from .adapters.source import Source, source_of
 from .device.conversion import Finish
 from .errors import SinkError
 from .pipeline.frame_pipeline import FramePipeline

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..decoders.source import Source, source_of
+from ..adapters.source import Source, source_of
 from ..demo import WEIGHTS_PATH, load_vae
 from ..device.conversion import DecoderOutput
 from ..errors import DecodeError
