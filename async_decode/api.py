@@ -12,65 +12,21 @@ Everything here is made of the parts that the nodes are made of: a tap, sinks, a
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
-from .decoders import Mode, cache_folder, check_mode
 from .adapters.diffusers_latents import Normalized
-from .adapters.source import Source, source_of
+from .adapters.source import source_of
+from .decoders import Mode, cache_folder, check_mode
 from .device.conversion import Finish
-from .errors import SinkError
+from .pipeline.decode_into import Result, decode_into
 from .pipeline.frame_pipeline import FramePipeline
 from .pipeline.stream import Stream
-from .report.report import Report
-from .sinks import ImageFilesSink, Sink, Sound, TensorSink, VideoSink
-from .sinks.paths import Options, sink_for, useless
-from .spans import Span
+from .sinks import Sink, Sound
+from .sinks.paths import Options, Target, sinks_for
 
-#: Where frames go: a path, a sink, several of both, or ``None``: into a tensor.
-Target = str | os.PathLike[str] | Sink | None
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a call of ``decode`` has made.
-
-    Attributes:
-        report: what happened: how it was decoded, exact or not, seconds and bytes of every stage.
-        spans: the same to the span, for ``async_decode.report.trace``.
-        files: every file that was written, in the order of the targets and of the frames.
-        sinks: who took the frames.
-    """
-
-    report: Report
-    spans: list[Span] = field(repr=False)
-    files: list[Path] = field(repr=False)
-    sinks: tuple[Sink, ...] = field(repr=False)
-
-    @property
-    def path(self) -> Path | None:
-        """The video; of several the first, ``None`` where there is none."""
-        return next((sink.path for sink in self.sinks if isinstance(sink, VideoSink)), None)
-
-    @property
-    def frames(self) -> Tensor:
-        """The frames, ``(T, H, W, C)`` float32, 0 to 1; several clips of a batch follow each other.
-
-        Raises:
-            SinkError: they were not asked for: ``to`` named files only.
-        """
-        for sink in self.sinks:
-            if isinstance(sink, TensorSink):
-                return sink.tensor
-        raise SinkError("frames: they went into files; put TensorSink() into the list of to as well to keep them")
+__all__ = ["Result", "decode", "stream"]
 
 
 def decode(
@@ -178,8 +134,15 @@ def decode(
         overwrite=overwrite,
     )
     sinks = sinks_for(to, options, gpu=source.device.type == "cuda")
-    return run(
-        source, sinks, chunk_size=chunk_size, buffer_depth=buffer_depth, decoder=decoder, on_progress=on_progress
+    return decode_into(
+        sinks,
+        source.tap,
+        source.latent,
+        finish=source.finish,
+        chunk_size=chunk_size,
+        buffer_depth=buffer_depth,
+        decoder=decoder,
+        on_progress=on_progress,
     )
 
 
@@ -228,79 +191,3 @@ def stream(
         )
 
     return Stream(source.tap, source.latent, pipeline_into, decoder=decoder, verdicts=cache_folder())
-
-
-def sinks_for(to: Target | Sequence[Target], options: Options, *, gpu: bool = False) -> list[Sink]:
-    """Who takes the frames for ``to``; ``gpu``: they come from a GPU.
-
-    Raises:
-        SinkError: a path or an option makes no sense.
-    """
-    targets = [to] if to is None or isinstance(to, str | os.PathLike | Sink) else list(to)
-    if not targets:
-        raise SinkError("to: expected a path, a sink or several of them, got an empty list")
-    unknown = [target for target in targets if not (target is None or isinstance(target, str | os.PathLike | Sink))]
-    if unknown:
-        raise SinkError(f"to: expected a path, a sink or several of them, got {type(unknown[0]).__name__}")
-    paths = [target for target in targets if isinstance(target, str | os.PathLike)]
-    if not paths and options.fps is not None:
-        raise SinkError(f"fps: there is no video to be written, got fps={options.fps}; say to='clip.mp4'")
-    # Of several, each takes what it has a use for; what none of them has is refused.
-    by_path = {os.fspath(path): useless(path, options.format) for path in paths}
-    nobodys = set.intersection(*by_path.values()) if by_path else set()
-
-    def fitting(path: str | os.PathLike[str]) -> Options:
-        left_out = {name: getattr(Options, name) for name in by_path[os.fspath(path)] - nobodys}
-        return dataclasses.replace(options, **left_out)
-
-    return [
-        target
-        if isinstance(target, Sink)
-        else TensorSink()
-        if target is None
-        else sink_for(target, fitting(target), gpu=gpu)
-        for target in targets
-    ]
-
-
-def run(
-    source: Source,
-    sinks: Sequence[Sink],
-    *,
-    chunk_size: int = 4,
-    buffer_depth: int = 3,
-    decoder: Mode = "auto",
-    on_progress: Callable[[int, int | None], None] | None = None,
-) -> Result:
-    """Decode ``source`` into ``sinks``; return when all of them have closed."""
-    told = -1
-
-    def poll() -> None:
-        nonlocal told
-        if on_progress is not None and pipeline.written != told:
-            told = pipeline.written
-            on_progress(told, pipeline.total_frames)
-
-    pipeline = FramePipeline(
-        sinks,
-        chunk_size=chunk_size,
-        buffer_depth=buffer_depth,
-        device=source.device,
-        finish=source.finish,
-        poll=poll,
-    )
-    with _current(source.device), pipeline:
-        pipeline.decode(source.tap, source.latent, decoder=decoder, verdicts=cache_folder())
-    poll()
-    files: list[Path] = []
-    for sink in sinks:
-        if isinstance(sink, ImageFilesSink):
-            files += sink.files
-        elif isinstance(sink, VideoSink) and sink.path is not None:
-            files.append(sink.path)
-    return Result(pipeline.report, pipeline.recorder.spans, files, tuple(sinks))
-
-
-def _current(device: torch.device) -> torch.cuda.device:
-    """Make ``device`` the current one, where it is one of CUDA's."""
-    return torch.cuda.device(device if device.type == "cuda" else -1)

@@ -1,1 +1,1 @@
-"""What callers bring, as the engine takes it: VAEs of Diffusers with the latents of their pipelines, or any other VAE."""
+"""What callers bring, as the engine takes it: a VAE of Diffusers with latents of its pipelines, or any other VAE."""

@@ -14,12 +14,12 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from ..api import run, sinks_for
 from ..decoders import Mode
 from ..errors import AsyncDecodeError, Cancelled
+from ..pipeline.decode_into import decode_into
 from ..sinks import Sink
 from ..sinks.frames_hash import FramesHash
-from ..sinks.paths import Options
+from ..sinks.paths import Options, sinks_for
 from .clips import Clip, Line, facts_of
 from .latent_files import LatentFile, read_latent, store
 from .vaes import LoadedVAE
@@ -60,9 +60,11 @@ def decode_clip(
         frames_hash = FramesHash()
         with _Place(clip.to) as place:
             sinks: list[Sink] = [*sinks_for(place.local, options, gpu=source.device.type == "cuda"), frames_hash]
-            result = run(
-                source,
+            result = decode_into(
                 sinks,
+                source.tap,
+                source.latent,
+                finish=source.finish,
                 chunk_size=chunk_size,
                 buffer_depth=buffer_depth,
                 decoder=decoder,

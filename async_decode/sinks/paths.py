@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,10 +18,14 @@ from .image.deep import Png16Encoder, TiffEncoder
 from .image.exr import ExrEncoder
 from .image.files import ImageFilesSink
 from .image.formats import ImageEncoder, JpegEncoder, PngEncoder, WebpEncoder
+from .tensor import TensorSink
 from .video.catalogue import VIDEO_FORMATS
 from .video.format import VideoFormat
 from .video.sink import VideoSink
 from .video.sound import Sound
+
+#: Where frames go: a path, a sink, several of both, or ``None``: into a tensor.
+Target = str | os.PathLike[str] | Sink | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +113,39 @@ def sink_for(path: str | os.PathLike[str], options: Options, *, gpu: bool = Fals
         return _video(names, options, gpu)
     except (ValueError, TypeError) as error:
         raise SinkError(f"{os.fspath(path)!r}: {error}") from error
+
+
+def sinks_for(to: Target | Sequence[Target], options: Options, *, gpu: bool = False) -> list[Sink]:
+    """Who takes the frames for ``to``; ``gpu``: they come from a GPU.
+
+    Raises:
+        SinkError: a path or an option makes no sense.
+    """
+    targets = [to] if to is None or isinstance(to, str | os.PathLike | Sink) else list(to)
+    if not targets:
+        raise SinkError("to: expected a path, a sink or several of them, got an empty list")
+    unknown = [target for target in targets if not (target is None or isinstance(target, str | os.PathLike | Sink))]
+    if unknown:
+        raise SinkError(f"to: expected a path, a sink or several of them, got {type(unknown[0]).__name__}")
+    paths = [target for target in targets if isinstance(target, str | os.PathLike)]
+    if not paths and options.fps is not None:
+        raise SinkError(f"fps: there is no video to be written, got fps={options.fps}; say to='clip.mp4'")
+    # Of several, each takes what it has a use for; what none of them has is refused.
+    by_path = {os.fspath(path): useless(path, options.format) for path in paths}
+    nobodys = set.intersection(*by_path.values()) if by_path else set()
+
+    def fitting(path: str | os.PathLike[str]) -> Options:
+        left_out = {name: getattr(Options, name) for name in by_path[os.fspath(path)] - nobodys}
+        return dataclasses.replace(options, **left_out)
+
+    return [
+        target
+        if isinstance(target, Sink)
+        else TensorSink()
+        if target is None
+        else sink_for(target, fitting(target), gpu=gpu)
+        for target in targets
+    ]
 
 
 def useless(path: str | os.PathLike[str], asked: str | None) -> set[str]:

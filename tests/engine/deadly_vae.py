@@ -7,7 +7,7 @@ import signal
 
 import torch
 
-from async_decode.api import Source
+from async_decode.adapters.source import Source
 from async_decode.cluster.latent_files import LatentFile
 from async_decode.cluster.vaes import LoadedVAE, VAEPlace
 
