@@ -66,7 +66,7 @@ class ChunkFiller:
 
     def flush(self) -> None:
         """Send on the last chunk, however full it is."""
-        if self._chunk is not None:
+        if self._chunk is not None and self._chunk.frames:
             self._dispatch(self._chunk)
 
     def drop(self) -> None:

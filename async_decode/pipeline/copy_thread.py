@@ -7,7 +7,7 @@ For each chunk, in order:
 3. give the staging memory back, so that the decoder can go on whatever the sinks do;
 4. hand the frames to every sink; the last one that is done with them frees the host memory.
 
-After the last chunk it closes the sinks. It does no arithmetic and holds the GIL for microseconds a chunk.
+After the last chunk of a clip it closes the sinks. It does no arithmetic and holds the GIL for microseconds a chunk.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class CopyThread:
         copied: becomes done when the last chunk is on the host and with the sinks, or this has ended.
 
     Attributes:
-        done: done when it has ended: every sink has closed, or the flow has an error. It cannot be cancelled.
+        done: done when it has ended: every sink has closed, the clip was not whole, or the flow has an error. It
+            cannot be cancelled.
         nan_frame: number of the first frame that held a NaN, if there was one.
     """
 

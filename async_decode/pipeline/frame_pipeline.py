@@ -31,8 +31,8 @@ from ..sinks.base import Sink
 from ..sinks.workers import running_future
 from ..taps.base import Tap
 from .feeder import Feeder
-from .run import Run, nan_warning
-from .stages import Stages
+from .run import Run, further_segment_warning, nan_warning
+from .stages import Stages, each_once
 
 
 class FramePipeline(Run):
@@ -44,8 +44,9 @@ class FramePipeline(Run):
             pipeline.decode(tap, latent)
         print(pipeline.report)
 
-    Leaving the block waits until every sink has closed. Leaving it by an error aborts the sinks. The first error of a
-    run, whoever had it, is raised in the caller's thread with its own traceback.
+    Leaving the block waits until every sink has closed. Leaving it by an error has what was decoded before it saved,
+    and then aborts the sinks; whoever cancels does not wait for that. The first error of a run, whoever had it, is
+    raised in the caller's thread with its own traceback.
 
     Args:
         sinks: who takes the frames, at least one; each is used once.
@@ -84,11 +85,7 @@ class FramePipeline(Run):
         cancels: tuple[type[BaseException], ...] = (Cancelled, KeyboardInterrupt),
         backlog: int = 0,
     ) -> None:
-        self.sinks = tuple(sinks)
-        if not self.sinks:
-            raise ValueError("a pipeline needs at least one sink, got none")
-        if len(set(self.sinks)) < len(self.sinks):
-            raise ValueError("a sink takes a clip once, but one of them is there twice; make one for each use")
+        self.sinks = each_once(sinks)
         super().__init__(
             chunk_size=chunk_size,
             buffer_depth=buffer_depth,
@@ -136,6 +133,7 @@ class FramePipeline(Run):
             except BaseException as failure:
                 raised = failure
         if raised is not None:
+            raised = self._deliver(raised)
             self._flow.fail(raised)
         self._shut_down()
         first = self._flow.error
@@ -193,7 +191,9 @@ class FramePipeline(Run):
         expect()
         told = None if self._stages is None else self._stages.clip.frames
         if told is not None and not self._total_is_given and self.total_frames != told:
-            self._further_segment(told)
+            warning = further_segment_warning(told)
+            if warning not in self.warnings:
+                self.warnings.append(warning)
         # What the caller did since the last segment is no decoding.
         self._resumed = clock.mark()
         try:
@@ -314,13 +314,19 @@ class FramePipeline(Run):
         self.warnings.extend(self._stages.warnings)
         return self._stages
 
-    def _further_segment(self, told: int) -> None:
-        warning = (
-            f"a further segment came after the sinks had been told of {told} frames: memory and sound were made for "
-            "these; decode(…, more=True), or total_frames, tells them before"
-        )
-        if warning not in self.warnings:
-            self.warnings.append(warning)
+    def _deliver(self, error: BaseException) -> BaseException:
+        """Where the decoder has failed, have what it had made saved; return what the run ends with."""
+        # Whoever cancels does not want to wait for it, and after a sink's error there is nowhere to go.
+        asked = not isinstance(error, Exception) or isinstance(error, self._cancels)
+        if asked or self._stages is None or self._ended is not None or self._flow.error is not None:
+            return error
+        try:
+            self._stages.deliver()
+        except BaseException as further:
+            self.warnings.append(f"while what had been decoded was saved: {further!r}")
+            if not isinstance(further, Exception):
+                return further
+        return error
 
     def _shut_down(self) -> None:
         """End the sinks and the copy thread, then let go of the memory, in this order."""

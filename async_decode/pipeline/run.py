@@ -158,3 +158,11 @@ def nan_warning(frame: int, decoding: Decoding | None) -> str:
     if decoding is not None and decoding.kind == "images":
         return warning
     return f"{warning}; decode in a wider type, for example with --fp32-vae"
+
+
+def further_segment_warning(told: int) -> str:
+    """What the report says when frames came after the sinks had been told of ``told``."""
+    return (
+        f"a further segment came after the sinks had been told of {told} frames: memory and sound were made for these; "
+        "decode(…, more=True), or total_frames, tells them before"
+    )

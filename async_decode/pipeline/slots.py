@@ -35,6 +35,7 @@ class Flow:
         self._holders: dict[Chunk, int] = {}
         self._written = 0
         self._ended = False
+        self._whole = True
         self._error: BaseException | None = None
 
     # For anybody.
@@ -123,10 +124,11 @@ class Flow:
         """Wait until nobody has any of ``slot``'s memory."""
         self.wait(lambda: slot.place not in self._staging_taken and slot not in self._host_taken)
 
-    def end(self) -> None:
-        """Say that no more chunks will come."""
+    def end(self, *, whole: bool = True) -> None:
+        """Say that no more chunks will come; not ``whole``: although the clip has more."""
         with self._changed:
             self._ended = True
+            self._whole = whole
             self._changed.notify_all()
 
     # For the copy thread.
@@ -160,10 +162,10 @@ class Flow:
             self._changed.notify_all()
 
     def wait_for_sinks(self) -> bool:
-        """Wait until the sinks are done with every chunk; return whether they are (an error ends the wait)."""
+        """Wait until the sinks are done with every chunk (an error ends the wait); return whether that is the clip."""
         with self._changed:
             self._changed.wait_for(lambda: self._error is not None or not self._host_taken)
-            return self._error is None
+            return self._error is None and self._whole
 
     def hold(self, chunk: Chunk) -> None:
         """One more reads the chunk's host memory."""

@@ -66,6 +66,7 @@ class Stages:
         self.warnings: list[str] = []
         self._finish = finish
         self._device = device
+        self._flow = flow
         # Before the sinks open: where there is no memory for it, the caller may try again with a leaner decode.
         self.ring = self._make_ring(sinks, chunk_size, buffer_depth, backlog, device)
         try:
@@ -98,6 +99,16 @@ class Stages:
         frames = self.filler.received + piece.shape[0]
         if total is not None and frames > total:
             raise DecodeError(f"expected {total} frames from the decoder, got at least {frames}")
+
+    def deliver(self) -> None:
+        """Have the sinks take what came so far, although the clip has more; wait until they have it.
+
+        Raises:
+            BaseException: the first error, or what ``poll`` raised.
+        """
+        self.filler.flush()
+        self._flow.end(whole=False)
+        self._flow.wait(self.copying.done.done)
 
     def close(self, attempt: Callable[[Callable[[], None]], None]) -> None:
         """Wait until the copy thread has ended, which it does after the last chunk or an error; let go of the memory.
@@ -140,3 +151,16 @@ def formats_of(sinks: Sequence[Sink]) -> list[PixelFormat]:
     """
     wanted = {sink.pixel_format for sink in sinks}
     return [name for name in PixelFormat if name in wanted] or [PixelFormat.UINT8]
+
+
+def each_once(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
+    """``sinks``, where there is one at least, and none twice.
+
+    Raises:
+        ValueError: it is not so.
+    """
+    if not sinks:
+        raise ValueError("a pipeline needs at least one sink, got none")
+    if len(set(sinks)) < len(sinks):
+        raise ValueError("a sink takes a clip once, but one of them is there twice; make one for each use")
+    return tuple(sinks)

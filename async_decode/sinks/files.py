@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
+import re
 import shutil
 import threading
 import time
@@ -41,9 +41,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import SinkError
+from .owners import owned, remove_of_the_dead
 
 #: A file that is not whole carries this behind its final name.
 PART_SUFFIX = ".part"
+#: The file that tries a folder out.
+_PROBE = ".async-decode"
 #: Any file system takes names of so many bytes: eCryptfs, whose limit is the lowest, no more.
 _ANY_LENGTH = 143
 #: Pauses before a file that somebody holds is tried again, in seconds.
@@ -98,10 +101,11 @@ class OutputNames:
         Raises:
             SinkError: the folder cannot be made or written to, or the names are too long for it.
         """
-        name = f".{secrets.token_hex(8)}"
+        name = owned(_PROBE)
         part, target = self.folder / f"{name}{PART_SUFFIX}", self.folder / name
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            remove_of_the_dead(self.folder, re.escape(_PROBE), "", PART_SUFFIX)
             with suppress(FileNotFoundError):
                 os.lstat(self.folder / f"{self.stem}_00001_{extension}")
             try:

@@ -11,18 +11,15 @@ from __future__ import annotations
 import errno
 import os
 import re
-import socket
-import uuid
 from contextlib import suppress
 from pathlib import Path
 
 from ..errors import SinkError
 from .files import PART_SUFFIX, OutputNames, Reservation, file_error, what_stays
+from .owners import owned, remove_of_the_dead
 
 #: Where the number of a frame goes: ``*`` (five digits), or as in C, ``%04d``.
 _NUMBER = re.compile(r"\*|%0?(\d*)d")
-#: Between the name of a file and the end of its ``.part``: machine, process, try.
-_OWNER = re.compile(r"\.([0-9A-Za-z_-]+)-(\d+)-[0-9a-f]{8}(?:\.2)?" + re.escape(PART_SUFFIX))
 
 
 def check_folder(path: Path) -> None:
@@ -75,8 +72,7 @@ class GivenNames(OutputNames):
         if not self.numbered:
             path = self.folder / self.stem
             return [path] if os.path.lexists(path) else []
-        before, after = (re.escape(part) for part in self._around())
-        of_frame = re.compile(f"{before}\\d+{after}")
+        of_frame = re.compile(self._pattern())
         if not self.folder.is_dir():
             return []
         return sorted(path for path in self.folder.iterdir() if of_frame.fullmatch(path.name))
@@ -100,6 +96,7 @@ class GivenNames(OutputNames):
                 if not self._started:
                     self._started = True
                     self.check()
+                    remove_of_the_dead(self.folder, self._pattern(), PART_SUFFIX, f".2{PART_SUFFIX}")
                     if self.numbered:
                         for path in self.paths:
                             path.unlink()
@@ -117,6 +114,13 @@ class GivenNames(OutputNames):
         before, after = self._around()
         return f"{before}{batch + 1:0{int(number.group(1) or 5)}}{after}"
 
+    def _pattern(self) -> str:
+        """A regular expression for the names."""
+        if not self.numbered:
+            return re.escape(self.stem)
+        before, after = (re.escape(part) for part in self._around())
+        return f"{before}\\d+{after}"
+
     def _around(self) -> tuple[str, str]:
         number = _NUMBER.search(self.stem)
         assert number is not None
@@ -131,11 +135,10 @@ class GivenName(Reservation):
         self._overwrite = names.overwrite
         self.path = path
         self.cut_short = path.with_name(f"{path.name.removesuffix(extension)}_cut-short{extension}")
-        own = f"{path.name}.{machine_name()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        own = owned(path.name)
         self.part, self.copy = (path.with_name(f"{own}{number}{PART_SUFFIX}") for number in ("", ".2"))
 
     def claim(self) -> bool:
-        remove_parts_of_the_dead(self.path)
         self.part.touch(exist_ok=False)
         self._held = True
         return True
@@ -159,34 +162,3 @@ class GivenName(Reservation):
                 with suppress(OSError):
                     other.unlink()
         return target
-
-
-def remove_parts_of_the_dead(path: Path) -> None:
-    """Remove what processes of this machine that live no more have left of ``path``."""
-    with suppress(OSError):
-        for other in path.parent.glob(f"{_escaped(path.name)}.*{PART_SUFFIX}"):
-            owner = _OWNER.fullmatch(other.name[len(path.name) :])
-            if owner is not None and owner.group(1) == machine_name() and not _lives(int(owner.group(2))):
-                other.unlink()
-
-
-def machine_name() -> str:
-    """This machine, as a part of file names tells it."""
-    return re.sub(r"[^0-9A-Za-z_-]", "_", socket.gethostname()) or "machine"
-
-
-def _escaped(name: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", name)
-
-
-def _lives(process: int) -> bool:
-    if os.name == "nt":
-        # A signal would end it there.
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -21,7 +21,8 @@ from async_decode.demo import load_latent, load_vae
 from async_decode.sinks import PngEncoder, TensorSink, VideoSink
 from async_decode.sinks.ffmpeg import find_ffmpeg
 from async_decode.sinks.files import OutputNames
-from async_decode.sinks.given_names import GivenNames, machine_name
+from async_decode.sinks.given_names import GivenNames
+from async_decode.sinks.owners import machine_name
 from tests.engine.toy import CollectSink, ToyVAE, stock_bytes, stock_frames, toy_latent
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +146,22 @@ def test_what_a_killed_process_has_left_goes_with_the_next_try(tmp_path: Path) -
 
     assert not dead.exists()
     assert elsewhere.exists() and neighbour.exists()
+
+
+def test_what_a_killed_process_has_left_of_frames_and_of_a_trial_goes_too(tmp_path: Path) -> None:
+    vae, latent, _ = _toy()
+    own = f"{machine_name()}-4194303-0123abcd"
+    dead = [
+        tmp_path / name for name in (f"f_00001.png.{own}.part", f".async-decode.{own}.part", f".async-decode.{own}")
+    ]
+    other = tmp_path / f"g_00001.png.{own}.part"
+    for path in (*dead, other):
+        path.write_bytes(b"x")
+
+    async_decode.decode(vae, latent, tmp_path / "f_*.png")
+
+    assert [path.name for path in dead if path.exists()] == []
+    assert other.exists()
 
 
 def test_two_at_once_never_mix(tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
-from async_decode import FinishedFrames, FramePipeline, Stage
+from async_decode import Cancelled, FinishedFrames, FramePipeline, Stage
 from async_decode.device.ring import Chunk, SyncRing
+from async_decode.frames import FrameArray
 from async_decode.pipeline.slots import Flow
 from tests.engine.toy import CollectSink, GateSink
 
@@ -176,3 +178,72 @@ def test_closing_waits_until_every_sink_has_closed() -> None:
     sink.release(0)
     thread.join(30)
     assert left.is_set() and sink.calls == ["open", "close"]
+
+
+class _SlowSink(CollectSink):
+    """Takes a chunk in a thread of its own, when somebody opens the gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self._workers = ThreadPoolExecutor(1)
+
+    def write(self, frames: FrameArray, first_index: int) -> Future[None]:
+        def keep() -> None:
+            assert self.gate.wait(30)
+            super(_SlowSink, self).write(frames, first_index)
+
+        return self._workers.submit(keep)
+
+
+@pytest.mark.parametrize("count", [1, 6, 7])
+def test_what_was_decoded_before_the_decoder_failed_is_saved(count: int) -> None:
+    sink = _SlowSink()
+
+    with (
+        pytest.raises(MemoryError, match="the decoder"),
+        FramePipeline([sink], chunk_size=2, buffer_depth=4, finish=FinishedFrames(), total_frames=20) as pipeline,
+    ):
+        pipeline.submit(_frames(count))
+        # Nothing is with the sink yet when the decoder fails.
+        threading.Timer(0.2, sink.gate.set).start()
+        raise MemoryError("the decoder")
+
+    assert np.array_equal(sink.frames, _frames(count).numpy())
+    assert sink.calls == ["open", "abort"], "it is not the whole clip"
+    assert (pipeline.report.outcome, pipeline.report.frames, pipeline.report.written) == ("failed", count, count)
+
+
+@pytest.mark.parametrize("error", [Cancelled("enough"), KeyboardInterrupt()])
+def test_whoever_cancels_does_not_wait_for_what_was_decoded(error: BaseException) -> None:
+    sink = GateSink()
+
+    with (
+        pytest.raises(type(error)),
+        FramePipeline([sink], chunk_size=2, buffer_depth=4, finish=FinishedFrames()) as pipeline,
+    ):
+        pipeline.submit(_frames(5))
+        raise error
+
+    assert sink.calls[-1] == "abort" and pipeline.report.outcome == "cancelled"
+
+
+def test_a_cancel_ends_the_wait_for_what_was_decoded() -> None:
+    """The decoder has failed, its frames wait for a sink, and somebody has had enough."""
+    sink, asked = GateSink(), threading.Event()
+
+    def poll() -> None:
+        if asked.is_set():
+            raise Cancelled("enough")
+
+    with (
+        pytest.raises(MemoryError, match="the decoder"),
+        FramePipeline([sink], chunk_size=2, buffer_depth=4, finish=FinishedFrames(), poll=poll) as pipeline,
+    ):
+        pipeline.submit(_frames(4))
+        sink.wait_for(1)
+        asked.set()
+        raise MemoryError("the decoder")
+
+    assert sink.calls[-1] == "abort"
+    assert any("enough" in warning for warning in pipeline.report.warnings)
