@@ -38,7 +38,8 @@ def why_not(part: torch.nn.Module, x: Tensor) -> str:
         if type(weight) not in (torch.nn.Parameter, Tensor):
             return f"its weights are of the kind {type(weight).__name__}"
         if weight.dtype != x.dtype:
-            return f"its weights are {weight.dtype}, its frames {x.dtype}"
+            converted = " and converted on use" if fetched else ""
+            return f"its weights are {weight.dtype}{converted}, its frames {x.dtype}"
         if weight.device != x.device and not fetched:
             return f"its weights are on {weight.device}, its frames on {x.device}"
     return ""

@@ -138,7 +138,7 @@ def test_weights_elsewhere_are_for_core_to_fetch_and_of_the_frames_type(monkeypa
     assert why_not(conv().to("meta"), X) == "its weights are on meta, its frames on cpu"
     assert why_not(conv(comfy_cast_weights=True).to("meta"), X) == ""
     assert why_not(conv(comfy_cast_weights=True).half(), X) == (
-        "its weights are torch.float16, its frames torch.float32"
+        "its weights are torch.float16 and converted on use, its frames torch.float32"
     )
     monkeypatch.delattr(sys.modules["custom.comfy.ops"], "cast_bias_weight")
     assert "not known" in why_not(conv(comfy_cast_weights=True), X)
