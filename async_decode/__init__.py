@@ -1,8 +1,9 @@
 """Decode, copy and save video at once.
 
 While a VAE decodes chunk N+1, chunk N crosses to the host on a copy stream and chunk N-1 is written by background
-writers: the same frames, in memory that does not grow with the clip. This package knows nothing of ComfyUI; the nodes
-are built on it, and so are the command line (``python -m async_decode``) and programs with a Diffusers VAE::
+writers: the same frames, in memory that does not grow with the clip. This package imports nothing of ComfyUI
+(``cluster/comfyui.py`` is where ``decode --comfyui`` plugs in); the nodes are built on it, and so are the command line
+(``python -m async_decode``) and programs with a Diffusers VAE::
 
     import async_decode
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import sys
-import types
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,9 +12,9 @@ import torch
 
 from ..adapters.source import Source, source_of
 from ..demo import WEIGHTS_PATH, load_vae
-from ..device.conversion import DecoderOutput
 from ..errors import DecodeError
-from ..taps import VideoDecoder, choose_tap
+from ..taps import VideoDecoder
+from . import comfyui
 from .latent_files import LatentFile
 
 #: Channels of the embedded VAE's latents.
@@ -101,7 +97,7 @@ class VAEPlace:
                 raise DecodeError("vae: say which of ComfyUI's VAEs, such as --vae wan_2.1_vae.safetensors")
             return [WEIGHTS_PATH]
         if self.comfyui is not None:
-            return [_comfyui_file(Path(self.comfyui), self.path)]
+            return [comfyui.vae_file(Path(self.comfyui), self.path)]
         folder = Path(self.path)
         if folder.is_file():
             return [folder]
@@ -136,7 +132,11 @@ class VAEPlace:
         except (RuntimeError, AssertionError) as error:
             raise DecodeError(f"device: torch has no device {str(device)!r} here; cpu is there always") from error
         if self.comfyui is not None:
-            return _Comfyui(self, device)
+            root = Path(self.comfyui).expanduser()
+            loaded: LoadedVAE = comfyui.vae_loader()(
+                root, comfyui.vae_file(root, self.path or ""), device, chunk_size=self.chunk_size
+            )
+            return loaded
         if self.path is None:
             return _Embedded(device)
         return _Diffusers(self, device)
@@ -198,83 +198,6 @@ class _Diffusers:
             # What ComfyUI keeps is what its VAE takes, which for LTX is before mean and standard deviation.
             normalized = type(self._vae).__name__.startswith("AutoencoderKLLTX")
         return source_of(self._vae, file.latent, normalized=normalized, sigma_data=self._place.sigma_data)
-
-
-class _Comfyui:
-    """ComfyUI's own class, loaded by its own loader, and seen through the nodes' code."""
-
-    def __init__(self, place: VAEPlace, device: torch.device) -> None:
-        self.device = device
-        self._chunk_size = place.chunk_size
-        root, side = Path(place.comfyui or "").expanduser(), _nodes_side()
-        file = _comfyui_file(root, place.path or "")
-        if str(root) not in sys.path:
-            sys.path.insert(0, str(root))
-        try:
-            import comfy.options  # type: ignore[import-not-found]
-
-            comfy.options.enable_args_parsing(False)
-            import comfy.cli_args  # type: ignore[import-not-found]
-
-            comfy.cli_args.args.cpu = device.type == "cpu"
-            import comfy.sd  # type: ignore[import-not-found]
-            import comfy.utils  # type: ignore[import-not-found]
-        except ImportError as error:
-            raise DecodeError(
-                f"comfyui: {error}; run this with the Python that ComfyUI runs with ({root} has to be its folder)"
-            ) from error
-        self._side = side()
-        self._vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(file)))
-        self._side.check_vae(self._vae)
-        if device.type == "cuda":
-            self._vae.device = device
-            self._vae.patcher.load_device = device
-        self.device = self._vae.device
-
-    def source(self, file: LatentFile) -> Source:
-        latent = self._side.latent_of({"samples": file.latent}, self._vae)
-        decoder = self._side.decoder_of(self._vae)
-        tap = choose_tap(decoder, images_per_step=self._chunk_size)
-        finish: DecoderOutput = self._side.output_of(self._vae)
-        self._side.load(self._vae, tap, latent, ring_bytes=0)
-        return Source(tap, latent, finish)
-
-
-def _nodes_side() -> Callable[[], Any]:
-    """What imports ``nodes/vae.py``, the nodes' side of a VAE, which stands beside this package in the pack's folder.
-
-    Raises:
-        DecodeError: this package was installed without the pack around it.
-    """
-    package = importlib.import_module(__package__.rpartition(".")[0])
-    pack = Path(package.__file__ or "").parents[1]
-    if not (pack / "nodes" / "vae.py").is_file():
-        raise DecodeError(
-            "comfyui: ComfyUI's VAEs are decoded through the nodes' code; run this in the pack's folder "
-            "(ComfyUI/custom_nodes/…)"
-        )
-
-    def load() -> Any:
-        # Under names of their own: ComfyUI has a module "nodes". The engine is the one that runs already.
-        for name, folder in (("async_vae_decode_pack", pack), ("async_vae_decode_pack.nodes", pack / "nodes")):
-            module = types.ModuleType(name)
-            module.__path__ = [str(folder)]
-            sys.modules.setdefault(name, module)
-        sys.modules["async_vae_decode_pack.async_decode"] = package
-        return importlib.import_module("async_vae_decode_pack.nodes.vae")
-
-    return load
-
-
-def _comfyui_file(root: Path, name: str) -> Path:
-    root = root.expanduser()
-    if not (root / "comfy" / "sd.py").is_file():
-        raise DecodeError(f"comfyui: {root} is not ComfyUI's folder: it has no comfy/sd.py")
-    for path in (root / "models" / "vae" / name, Path(name)):
-        if path.is_file():
-            return path
-    known = sorted(path.name for path in (root / "models" / "vae").glob("*.*"))
-    raise DecodeError(f"vae: {name} is neither a file nor in {root / 'models' / 'vae'} ({', '.join(known) or 'empty'})")
 
 
 def _vae_folder(path: Path) -> Path:

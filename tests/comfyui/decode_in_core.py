@@ -31,7 +31,13 @@ def main() -> None:
     frames = stock.decode(safetensors.torch.load_file(latent)["latent_tensor"].float())
     wanted = (255.0 * frames).clamp(0, 255).byte().contiguous().numpy()
     digest = hashlib.sha256(wanted.tobytes()).hexdigest()
-    print(json.dumps({"status": status, "line": json.loads(lines[-1]), "stock": digest}))
+    pack = "async_vae_decode_pack."
+    doubled = [
+        name
+        for name, module in sys.modules.items()
+        if name.startswith(f"{pack}async_decode") and sys.modules.get(name.removeprefix(pack)) is not module
+    ]
+    print(json.dumps({"status": status, "line": json.loads(lines[-1]), "stock": digest, "doubled": doubled}))
 
 
 if __name__ == "__main__":

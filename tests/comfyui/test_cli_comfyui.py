@@ -38,3 +38,5 @@ def test_frames_are_those_of_core(core: Core, tmp_path: Path) -> None:
     assert told["status"] == 0
     assert (told["line"]["frames"], told["line"]["decoding"], told["line"]["exact"]) == (13, "tapped", True)
     assert told["line"]["hash"] == told["stock"]
+    # The nodes' code met the engine that ran already.
+    assert told["doubled"] == []
