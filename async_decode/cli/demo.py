@@ -16,8 +16,7 @@ from rich.table import Table
 
 from ..demo import load_latent, load_vae
 from ..pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE, FramePipeline
-from ..report.report import Report
-from ..report.timeline import gain, save_timelines
+from ..report.report import Report, gain
 from ..report.trace import write_chrome_trace
 from ..report.words import seconds_text
 from ..sinks import ImageFilesSink, PngEncoder, VideoSink
@@ -25,6 +24,7 @@ from ..sinks.files import OutputNames
 from ..spans import Span, Stage
 from ..taps import VideoDecoder, choose_tap
 from .options import a_device, whole_number
+from .timeline import save_timelines
 
 #: The clip was drawn for this rate, frames a second.
 FPS = 24

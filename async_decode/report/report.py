@@ -107,3 +107,13 @@ def stalls(spans: Iterable[Span], *, unified: bool, buffer_depth: int) -> list[I
             waits[span.stage].append((span.start_ns, span.end_ns))
     slot = union(waits[Stage.WAIT_SLOT])
     return slot if unified or buffer_depth == 1 else intersection(slot, union(waits[Stage.WAIT_SINKS]))
+
+
+def gain(first: Report, report: Report) -> float:
+    """Seconds by which a run was shorter than ``first`` because it waited less for copying and saving.
+
+    Decoding itself takes a little longer or shorter from one run to the next. Where it took less, that is the machine's
+    doing and no gain; where it took more, since writers use the same cores, that is taken off.
+    """
+    waited = [run.wall_seconds - run.compute_seconds for run in (first, report)]
+    return max(0.0, min(waited[0] - waited[1], first.wall_seconds - report.wall_seconds))

@@ -184,11 +184,10 @@ def test_pip_installs_the_engine_and_nothing_else(
 
 
 def test_engine_needs_nothing_of_what_the_extras_bring(tracked: list[str]) -> None:
-    # But for the picture of a run, which only the command line draws.
     engine = [
         name[:-3].replace("/", ".")
         for name in tracked
-        if re.match(r"async_decode/(?!cli/|cluster/|__main__|report/timeline).*\.py$", name)
+        if re.match(r"async_decode/(?!cli/|cluster/|__main__).*\.py$", name)
     ]
     missing = (
         "import importlib, sys\n"

@@ -11,8 +11,9 @@ import torch
 from PIL import Image, ImageColor
 
 from async_decode import FramePipeline
+from async_decode.cli.timeline import THEMES, Run, ThemeName, save_timelines
 from async_decode.report import Report, StageTotals
-from async_decode.report.timeline import THEMES, Run, ThemeName, gain, save_timelines
+from async_decode.report.report import gain
 from async_decode.sinks import NullSink
 from async_decode.spans import Span, Stage
 

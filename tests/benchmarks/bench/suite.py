@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from async_decode.report.timeline import save_timelines
+from async_decode.cli.timeline import save_timelines
 from async_decode.report.trace import write_chrome_trace
 
 from . import child as children

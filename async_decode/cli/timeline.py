@@ -1,6 +1,6 @@
 """Runs as a picture: a row for each worker, time from left to right, runs of the same work below each other.
 
-Drawn with matplotlib (the extra ``cli``), and the only module of this room that needs it.
+Drawn with matplotlib (the extra ``cli``).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from ..report.intervals import Interval, parts
+from ..report.lanes import lanes_of
+from ..report.report import Report, gain, stalls
+from ..report.words import seconds_text
 from ..spans import Span, Stage
-from .intervals import Interval, parts
-from .lanes import lanes_of
-from .report import Report, stalls
-from .words import seconds_text
 
 #: A run for the picture: its title, its spans and its report.
 Run = tuple[str, Sequence[Span], Report]
@@ -66,16 +66,6 @@ class _Row:
     waits: Mapping[str, Sequence[Interval]]
     height: float = _ROW
     below: float = _BETWEEN
-
-
-def gain(first: Report, report: Report) -> float:
-    """Seconds by which a run was shorter than ``first`` because it waited less for copying and saving.
-
-    Decoding itself takes a little longer or shorter from one run to the next. Where it took less, that is the machine's
-    doing and no gain; where it took more, since writers use the same cores, that is taken off.
-    """
-    waited = [run.wall_seconds - run.compute_seconds for run in (first, report)]
-    return max(0.0, min(waited[0] - waited[1], first.wall_seconds - report.wall_seconds))
 
 
 def save_timelines(path: str | os.PathLike[str], runs: Sequence[Run], *, theme: ThemeName = "light") -> None:
