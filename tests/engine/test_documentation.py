@@ -166,6 +166,12 @@ def test_links_pictures_and_anchors_are_there(path: str) -> None:
         assert not anchor or anchor in anchors(file.read_text("utf-8")), f"{target}#{anchor}"
 
 
+def test_every_picture_is_shown() -> None:
+    # Icon and banner are the registry's.
+    shown = (REPOSITORY / "pyproject.toml").read_text("utf-8") + "".join(DOCUMENTS.values())
+    assert [file.name for file in (DOCS / "images").glob("*.png") if f"images/{file.name}" not in shown] == []
+
+
 def test_commands_that_are_named_exist(capsys: pytest.CaptureFixture[str]) -> None:
     named = {name for text in DOCUMENTS.values() for name in re.findall(r"python -m async_decode ([a-z]\w*)", text)}
     with pytest.raises(SystemExit):
