@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
-from . import running
+from . import execute, inputs
 from .tiling import check_sizes, tiling_inputs, tiling_of
 from .vae import check_vae, latent_of
 
@@ -16,15 +16,15 @@ class AsyncVAEDecode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return running.schema(
+        return inputs.schema(
             node_id="AsyncVAEDecode",
             display_name="Async VAE Decode",
             description="Decodes a latent as VAE Decode does, frame for frame the same, while finished frames are "
             "already on their way to the host: no second copy of the clip on the GPU.",
             inputs=[
-                *running.decode_inputs(),
-                *running.decode_ring_inputs(),
-                *running.advanced([*tiling_inputs(), running.decoder_input()]),
+                *inputs.decode_inputs(),
+                *inputs.decode_ring_inputs(),
+                *inputs.advanced([*tiling_inputs(), inputs.decoder_input()]),
             ],
             outputs=[io.Image.Output(tooltip="The decoded frames, those of VAE Decode bit for bit.")],
         )
@@ -48,7 +48,7 @@ class AsyncVAEDecode(io.ComfyNode):
         decoder: str = "auto",
     ) -> io.NodeOutput:
         check_vae(vae)
-        result = await running.run(
+        result = await execute.decode(
             vae,
             latent_of(samples, vae),
             [],

@@ -8,7 +8,7 @@ from comfy_api.v0_0_2 import io
 from ..async_decode import DecodeError
 from ..async_decode.demo import WEIGHTS_PATH, load_latent
 from ..async_decode.demo.weights import read_safetensors
-from . import running
+from . import inputs
 
 
 class AsyncDemoClip(io.ComfyNode):
@@ -16,7 +16,7 @@ class AsyncDemoClip(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return running.schema(
+        return inputs.schema(
             node_id="AsyncDemoClip",
             display_name="Async Demo Clip",
             description="A clip of 49 frames of 384 x 256 pixels as a latent, and the small VAE that it was made for. "

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
-from . import frame_files, running, saving
+from . import execute, frame_files, inputs, saving
 from .background import WITH_THE_NODE, finish_input
 
 
@@ -15,16 +15,16 @@ class AsyncSaveFrames(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return running.schema(
+        return inputs.schema(
             node_id="AsyncSaveFrames",
             display_name="Async Save Frames",
             description="Saves every frame as an image, as Save Image does, several at once, while other nodes of the "
             "workflow go on.",
             inputs=[
-                *running.images_inputs(),
+                *inputs.images_inputs(),
                 *frame_files.inputs(),
-                *running.images_ring_inputs(),
-                *running.advanced([*frame_files.further_inputs(), finish_input()]),
+                *inputs.images_ring_inputs(),
+                *inputs.advanced([*frame_files.further_inputs(), finish_input()]),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="The frames, as they came in.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -50,11 +50,11 @@ class AsyncSaveFrames(io.ComfyNode):
         writers: int,
         finish: str = WITH_THE_NODE,
     ) -> io.NodeOutput:
-        running.check_images(images)
+        inputs.check_images(images)
         _, height, width, _ = images.shape
         options = frame_files.Options(filename_prefix, format, compression, quality, input_color_space, writers)
         files = frame_files.FrameFiles(cls.hidden, options, width, height)
-        result = await running.run_images(
+        result = await execute.save_images(
             images, [files.sink], chunk_size=chunk_size, buffer_depth=buffer_depth, files=files.ui, finish=finish
         )
         return io.NodeOutput(images, ui=result.ui)

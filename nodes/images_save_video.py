@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
-from . import running, saving, video_files
+from . import execute, inputs, saving, video_files
 from .background import WITH_THE_NODE, finish_input
 
 
@@ -15,16 +15,16 @@ class AsyncSaveVideo(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return running.schema(
+        return inputs.schema(
             node_id="AsyncSaveVideo",
             display_name="Async Save Video",
             description="Encodes frames into a video file, as Create Video and Save Video do, while other nodes of the "
             "workflow go on.",
             inputs=[
-                *running.images_inputs(),
+                *inputs.images_inputs(),
                 *video_files.inputs(),
-                *running.images_ring_inputs(),
-                *running.advanced([*video_files.further_inputs(), finish_input()]),
+                *inputs.images_ring_inputs(),
+                *inputs.advanced([*video_files.further_inputs(), finish_input()]),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The video, backed by the file."),
@@ -56,10 +56,10 @@ class AsyncSaveVideo(io.ComfyNode):
         finish: str = WITH_THE_NODE,
         **options: Any,
     ) -> io.NodeOutput:
-        running.check_images(images)
+        inputs.check_images(images)
         _, height, width, channels = images.shape
         file = video_files.VideoFile(cls.hidden, filename_prefix, width, height, channels, images.device, **options)
-        result = await running.run_images(
+        result = await execute.save_images(
             images,
             file.sinks,
             chunk_size=chunk_size,

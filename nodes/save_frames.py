@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
-from . import frame_files, running, saving
+from . import execute, frame_files, inputs, saving
 from .background import WITH_THE_NODE, finish_input
 from .image_output import is_connected, output_images_input
 from .tiling import check_sizes, tiling_inputs, tiling_of
@@ -21,21 +21,21 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return running.schema(
+        return inputs.schema(
             node_id="AsyncVAEDecodeSaveFrames",
             display_name="Async VAE Decode & Save Frames",
             description="Decodes a latent and saves every frame as an image, as Save Image does, while the next "
             "frames are decoded. Memory does not grow with the clip.",
             inputs=[
-                *running.decode_inputs(),
+                *inputs.decode_inputs(),
                 *frame_files.inputs(),
-                *running.decode_ring_inputs(),
-                *running.advanced(
+                *inputs.decode_ring_inputs(),
+                *inputs.advanced(
                     [
                         *frame_files.further_inputs(),
                         output_images_input(),
                         *tiling_inputs(),
-                        running.decoder_input(),
+                        inputs.decoder_input(),
                         finish_input(),
                     ]
                 ),
@@ -83,7 +83,7 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
         latent = latent_of(samples, vae)
         options = frame_files.Options(filename_prefix, format, compression, quality, input_color_space, writers)
         files = frame_files.FrameFiles(cls.hidden, options, *frame_size(vae, latent))
-        result = await running.run(
+        result = await execute.decode(
             vae,
             latent,
             [files.sink],

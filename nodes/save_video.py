@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
-from . import running, saving, video_files
+from . import execute, inputs, saving, video_files
 from .background import WITH_THE_NODE, finish_input
 from .image_output import is_connected, output_images_input
 from .tiling import check_sizes, tiling_inputs, tiling_of
@@ -21,21 +21,21 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return running.schema(
+        return inputs.schema(
             node_id="AsyncVAEDecodeSaveVideo",
             display_name="Async VAE Decode & Save Video",
             description="Decodes a latent and encodes the frames into a video file while the next ones are decoded. "
             "Memory does not grow with the clip.",
             inputs=[
-                *running.decode_inputs(),
+                *inputs.decode_inputs(),
                 *video_files.inputs(),
-                *running.decode_ring_inputs(),
-                *running.advanced(
+                *inputs.decode_ring_inputs(),
+                *inputs.advanced(
                     [
                         *video_files.further_inputs(),
                         output_images_input(),
                         *tiling_inputs(),
-                        running.decoder_input(),
+                        inputs.decoder_input(),
                         finish_input(),
                     ]
                 ),
@@ -90,7 +90,7 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
         width, height = frame_size(vae, latent)
         channels = getattr(vae, "output_channels", 3)
         file = video_files.VideoFile(cls.hidden, filename_prefix, width, height, channels, vae.device, **options)
-        result = await running.run(
+        result = await execute.decode(
             vae,
             latent,
             file.sinks,

@@ -172,7 +172,7 @@ def short_of_memory(step: str, way: str) -> dict[str, Any]:
     """One run into files, whose decoder fails once."""
     vae, latent = a_vae("wan21"), noise(1, 16, 9, *SIZE)
     sys.modules.setdefault("server", stand_in_for_server())
-    running, sinks = pack_module("nodes.running"), pack_module("async_decode.sinks")
+    execute, sinks = pack_module("nodes.execute"), pack_module("async_decode.sinks")
     files = pack_module("async_decode.sinks.files")
     decoder = vae.first_stage_model.decoder
     calls: list[int] = []
@@ -201,7 +201,7 @@ def short_of_memory(step: str, way: str) -> dict[str, Any]:
             mock.patch.object(pack_module("nodes.tiling"), "FALLBACK_TILE", side),
         ):
             sink = sinks.ImageFilesSink(files.OutputNames(folder, "clip", first=1), sinks.PngEncoder())
-            result = asyncio.run(running.run(vae, latent, [sink], chunk_size=1, buffer_depth=3, output_images=True))
+            result = asyncio.run(execute.decode(vae, latent, [sink], chunk_size=1, buffer_depth=3, output_images=True))
             names = [path.name for path in sink.files]
             on_disk = sorted(path.name for path in Path(folder).iterdir())
     finally:
