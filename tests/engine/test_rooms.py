@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("importlinter", reason="import-linter is not installed")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+ENGINE = REPOSITORY / "async_decode" / "__init__.py"
 
 #: Where a module is named by a string, so that no contract sees it, and why.
 IMPORTED_BY_NAME = {
@@ -93,3 +94,18 @@ def test_nothing_goes_round_the_contracts() -> None:
                     by_name.add(file.as_posix())
     assert climbing == []
     assert by_name == IMPORTED_BY_NAME
+
+
+def test_the_way_of_a_frame_leads_through_eight_files() -> None:
+    way = re.findall(r"^\d\. ``(\S+)``", ast.get_docstring(ast.parse(ENGINE.read_text(encoding="utf-8"))) or "", re.M)
+    assert len(way) == 8
+    assert [file for file in way if not (REPOSITORY / file).is_file()] == []
+
+
+def test_readme_names_every_room() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    develop = readme[readme.index("## Develop") :]
+    folders = [path for top in (ENGINE.parent, REPOSITORY / "tests") for path in top.iterdir()]
+    rooms = {path.name for path in folders if path.is_dir() and not path.name.startswith(("_", "."))}
+    ignored = (REPOSITORY / ".gitignore").read_text(encoding="utf-8")
+    assert {room for room in rooms if f"{room}/" not in develop and room not in ignored} == set()
