@@ -51,18 +51,18 @@ class BackgroundRun:
     Args:
         pipeline: the run; all its frames are on the host.
         held: leaving it waits for the sinks and ends the run.
-        told: the events of the run.
+        events: the events of the run.
         shown: what the node shows once its files are whole.
     """
 
     def __init__(
-        self, pipeline: FramePipeline, held: ExitStack, told: RunEvents, shown: Callable[[], dict[str, Any]]
+        self, pipeline: FramePipeline, held: ExitStack, events: RunEvents, shown: Callable[[], dict[str, Any]]
     ) -> None:
-        self.id = told.run_id
+        self.id = events.run_id
         self.error: BaseException | None = None
         self._pipeline: FramePipeline | None = pipeline
         self._held = held
-        self._told = told
+        self._events = events
         self._shown = shown
         self._over = threading.Event()
 
@@ -105,13 +105,13 @@ class BackgroundRun:
         self._pipeline = None
         self._over.set()
         if self.error is None:
-            self._told.tell(SAVED, {"output": self._shown()})
+            self._events.tell(SAVED, {"output": self._shown()})
         else:
             if outcome == "cancelled":
                 logging.warning("Async VAE Decode: saving in the background was cut short: %s", self.error)
             else:
                 logging.error("Async VAE Decode: saving in the background has failed: %s", self.error)
-            self._told.tell(FAILED, {"state": outcome, "message": str(self.error), "warnings": list(warnings)})
+            self._events.tell(FAILED, {"state": outcome, "message": str(self.error), "warnings": list(warnings)})
 
 
 class BackgroundRuns:

@@ -58,11 +58,11 @@ def latents_for(
         latent = _unpacked(vae, latent, size)
         from_pipeline = True
     if normalized == "auto":
-        normalized = _told(vae, from_pipeline=from_pipeline)
+        normalized = _is_normalized(vae, from_pipeline=from_pipeline)
     if not isinstance(normalized, bool):
         raise DecodeError(f"normalized: expected True, False or 'auto', got {normalized!r}")
     if normalized:
-        latent = _undone(vae, latent, sigma_data)
+        latent = _denormalized(vae, latent, sigma_data)
     return _checked(vae, latent)
 
 
@@ -82,7 +82,7 @@ def _tensor(latents: Any) -> Tensor:
     return latents
 
 
-def _told(vae: Any, *, from_pipeline: bool) -> bool:
+def _is_normalized(vae: Any, *, from_pipeline: bool) -> bool:
     if from_pipeline:
         return not is_family(vae, "AutoencoderKLLTX2Video")
     # LTX has its mean and standard deviation beside its weights.
@@ -101,7 +101,7 @@ def _is_not(value: float) -> Callable[[Any], bool]:
     return lambda found: found is not None and bool((torch.as_tensor(found) != value).any())
 
 
-def _undone(vae: Any, latent: Tensor, sigma_data: float | None) -> Tensor:
+def _denormalized(vae: Any, latent: Tensor, sigma_data: float | None) -> Tensor:
     """``latent`` after the last lines of the VAE's own pipeline."""
     config = vae.config
     scale = float(getattr(config, "scaling_factor", 1.0))

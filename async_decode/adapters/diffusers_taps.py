@@ -36,16 +36,16 @@ class Together(Tap):
         super().__init__(decoder)
         self.decoding = Decoding("whole", exact=True, bounded=False, detail=detail)
         # What there is counts for more than what the VAE announces.
-        self._made: dict[torch.Size, int] = {}
+        self._frames_made: dict[torch.Size, int] = {}
 
     def frames(self, latent: Tensor) -> int | None:
-        made = self._made.get(latent.shape)
+        made = self._frames_made.get(latent.shape)
         return super().frames(latent) if made is None else made
 
     def run(self, latent: Tensor, submit: Submit) -> None:
         with torch.inference_mode():
             frames = frames_of_pixels(self.decoder.decode(self.decoder.to_device(latent)))
-            self._made[latent.shape] = frames.shape[0]
+            self._frames_made[latent.shape] = frames.shape[0]
             submit(frames)
 
 
@@ -91,19 +91,19 @@ class WindowsInTime(Recipe):
         super().__init__(submit)
         self._blend_t = vae.blend_t
         self._stride = int(vae.tile_sample_stride_num_frames)
-        self._shared = int(vae.tile_sample_min_num_frames) - self._stride
-        self._left = (clip.shape[2] - 1) * int(vae.temporal_compression_ratio) + 1
+        self._overlap = int(vae.tile_sample_min_num_frames) - self._stride
+        self._frames_left = (clip.shape[2] - 1) * int(vae.temporal_compression_ratio) + 1
         self._dropped = slice(1, None) if drops == "first" else slice(None, -1)
         self._before: Tensor | None = None
 
     def add(self, piece: Tensor) -> None:
         length = self._stride + 1
         if self._before is not None:
-            piece, length = self._blend_t(self._before, piece[:, :, self._dropped], self._shared), self._stride
-        done = piece[:, :, : min(length, self._left)]
-        self._left -= done.shape[2]
+            piece, length = self._blend_t(self._before, piece[:, :, self._dropped], self._overlap), self._stride
+        done = piece[:, :, : min(length, self._frames_left)]
+        self._frames_left -= done.shape[2]
         # A copy: a view would keep the window alive.
-        self._before = piece[:, :, max(0, piece.shape[2] - self._shared) :].clone()
+        self._before = piece[:, :, max(0, piece.shape[2] - self._overlap) :].clone()
         self.submit(done)
 
 

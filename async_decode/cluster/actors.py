@@ -19,9 +19,9 @@ from ..decoders import Mode, check_mode
 from ..errors import AsyncDecodeError, Cancelled, DecodeError
 from ..sinks.paths import Options
 from .clips import Clip, Line, clips_of, facts_of
+from .decode_clip import decode_clip
 from .latent_files import LatentFile, read_latent
 from .vaes import VAEPlace
-from .work import decode_clip
 
 #: A clip that was in hand of so many actors that died is not tried again.
 DEATHS = 2

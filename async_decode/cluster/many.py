@@ -16,13 +16,13 @@ import torch
 
 from ..decoders import Mode, check_mode
 from ..errors import DecodeError, SinkError
-from ..pipeline.run import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE, whole_number
+from ..pipeline.run_status import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE, whole_number
 from ..sinks.paths import Options, sink_for
 from .clips import Clip, Line, clips_of, facts_of
+from .decode_clip import decode_clip
 from .journal import Journal
 from .latent_files import found_places
 from .vaes import VAEPlace
-from .work import decode_clip
 
 #: Called with ``found`` and the number of clips, then with what happens to each: ``begun``, ``running`` with its frames
 #: so far (in this process only), and its line.

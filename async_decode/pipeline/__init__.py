@@ -2,6 +2,6 @@
 
 from .frame_pipeline import FramePipeline
 from .live import LiveRun, RecentRuns
-from .run import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
+from .run_status import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
 
 __all__ = ["MAX_BUFFER_DEPTH", "MAX_CHUNK_SIZE", "FramePipeline", "LiveRun", "RecentRuns"]

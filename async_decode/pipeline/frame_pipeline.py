@@ -31,11 +31,11 @@ from ..sinks.base import Sink
 from ..sinks.workers import running_future
 from ..taps.base import Tap
 from .feeder import Feeder
-from .run import Run, further_segment_warning, nan_warning
+from .run_status import RunStatus, further_segment_warning, nan_warning
 from .stages import Stages, each_once
 
 
-class FramePipeline(Run):
+class FramePipeline(RunStatus):
     """Carries frames from a decoder to sinks while the decoder goes on.
 
     ::

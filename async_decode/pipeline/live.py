@@ -61,7 +61,7 @@ class LiveRun:
         self._report: Report | None = None
         self._final: dict[str, Any] = {}
         self._lanes = Lanes()
-        self._told = 0
+        self._spans_told = 0
         self._shown = (-1, -1)
         self._due = -float("inf")
         #: As a report says it that has no frames yet.
@@ -77,7 +77,7 @@ class LiveRun:
         pipeline, now = self._pipeline, self._clock()
         if pipeline is None or now < self._due:
             return None
-        spans = self._recorder.since(self._told)
+        spans = self._recorder.since(self._spans_told)
         shown = (pipeline.received, pipeline.written)
         if not spans and shown == self._shown and now < self._due - INTERVAL + HEARTBEAT:
             return None
@@ -96,7 +96,7 @@ class LiveRun:
         with self._lock:
             self._report, self._pipeline = report, None
             self._final = {**state, "seconds_left": None, **_outcome(report), **_loss(pipeline)}
-        return {**self._final, **self._blocks_of(self._recorder.since(self._told))}
+        return {**self._final, **self._blocks_of(self._recorder.since(self._spans_told))}
 
     @property
     def over(self) -> bool:
@@ -115,7 +115,7 @@ class LiveRun:
     def snapshot(self) -> dict[str, Any]:
         """Everything that news have told so far, in one; from any thread."""
         with self._lock:
-            pipeline, told, state = self._pipeline, self._told, self._final
+            pipeline, told, state = self._pipeline, self._spans_told, self._final
         if pipeline is not None:
             state = self._state(pipeline, advise=False)
         # Without the lock, for which whoever tells news would have to wait: lanes of what was told have their numbers.
@@ -132,8 +132,8 @@ class LiveRun:
     def _blocks_of(self, spans: list[Span]) -> dict[str, Any]:
         with self._lock:
             blocks = blocks_of(spans, self._recorder.started_ns, self._lanes, most=NEWS_BLOCKS)
-            since, self._told = self._told, self._told + len(spans)
-            return {"since": since, "told": self._told, "blocks": blocks, "lanes": self._lanes.counts()}
+            since, self._spans_told = self._spans_told, self._spans_told + len(spans)
+            return {"since": since, "told": self._spans_told, "blocks": blocks, "lanes": self._lanes.counts()}
 
     def _state(self, pipeline: FramePipeline, *, advise: bool) -> dict[str, Any]:
         if advise:

@@ -26,10 +26,10 @@ class Whole(Tap):
         self.detail = detail
         self.decoding = Decoding("whole", exact=True, bounded=False, detail=detail)
         # Frames that a clip of so many latents has made: some models make other numbers than their VAE announces.
-        self._made: dict[int, int] = {}
+        self._frames_made: dict[int, int] = {}
 
     def frames(self, latent: Tensor) -> int | None:
-        made = self._made.get(latent.shape[2]) if self.decoder.is_video else None
+        made = self._frames_made.get(latent.shape[2]) if self.decoder.is_video else None
         return super().frames(latent) if made is None else latent.shape[0] * made
 
     def run(self, latent: Tensor, submit: Submit) -> None:
@@ -37,7 +37,7 @@ class Whole(Tap):
             for batch in latent.split(self._together(latent)):
                 frames = frames_of_pixels(self.decoder.decode(self.decoder.to_device(batch)))
                 if self.decoder.is_video:
-                    self._made.setdefault(latent.shape[2], frames.shape[0])
+                    self._frames_made.setdefault(latent.shape[2], frames.shape[0])
                 submit(frames)
 
     def _together(self, latent: Tensor) -> int:

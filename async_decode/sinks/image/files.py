@@ -205,16 +205,16 @@ class _Chunk:
     def __init__(self, frames: int) -> None:
         #: Done when the last writer is done with the chunk, with an error if one of them had one.
         self.written = running_future()
-        self._left = frames
+        self._unwritten = frames
         self._error: BaseException | None = None
         self._lock = threading.Lock()
 
     def frame_done(self, error: BaseException | None = None) -> None:
         """One writer is done with its frame."""
         with self._lock:
-            self._left -= 1
+            self._unwritten -= 1
             self._error = self._error or error
-            if self._left:
+            if self._unwritten:
                 return
         if self._error is None:
             self.written.set_result(None)

@@ -129,10 +129,10 @@ class VideoSink(Sink):
         self._stop = threading.Event()
         # Guards who hands in the last job, and in what order jobs get in; the rest belongs to the worker.
         self._lock = threading.Lock()
-        self._taken = 0
-        self._fed = 0
-        self._closing = False
-        self._ending = False
+        self._frames_accepted = 0
+        self._frames_fed = 0
+        self._close_was_called = False
+        self._last_job_is_in = False
         self._error: BaseException | None = None
 
     @property
@@ -182,7 +182,7 @@ class VideoSink(Sink):
         with self._lock:
             self._raise_error()
             assert self._workers is not None, "write comes after open"
-            self._taken += len(frames)
+            self._frames_accepted += len(frames)
             self._workers.submit(partial(self._feed, frames, first_index, written))
         return written
 
@@ -190,7 +190,7 @@ class VideoSink(Sink):
         with self._lock:
             self._raise_error()
             assert self._workers is not None, "close comes after open"
-            self._closing = self._ending = True
+            self._close_was_called = self._last_job_is_in = True
             self._workers.submit(self._finish)
         self._workers.close()
         if self._error is not None:
@@ -201,8 +201,8 @@ class VideoSink(Sink):
         with self._lock:
             if self._workers is None or self._encoding is None:
                 return
-            if not self._ending:
-                self._ending = True
+            if not self._last_job_is_in:
+                self._last_job_is_in = True
                 self._workers.submit(self._finish)
         if self._workers.close(timeout=self._grace if self.frames else 0):
             return
@@ -222,7 +222,7 @@ class VideoSink(Sink):
                 if self._spool is not None and not self._is_full:
                     self._spool.append(memoryview(frame))
                 self._write_frame(memoryview(frame))
-                self._fed += 1
+                self._frames_fed += 1
             # What the encoder makes of it is only known at the end.
             self._recorder.add(Span(Stage.SAVE, lane, first_index, began, self._recorder.now(), len(frames)))
         except Cancelled as error:
@@ -246,7 +246,7 @@ class VideoSink(Sink):
         """Feed what follows when the clip has been played once, until somebody aborts."""
         if self._spool is None:
             return
-        for frame in self._spool.read(self._playback.rest(self._fed)):
+        for frame in self._spool.read(self._playback.rest(self._frames_fed)):
             if self._stop.is_set() or self._is_full:
                 return
             self._write_frame(frame)
@@ -258,9 +258,11 @@ class VideoSink(Sink):
             return
         began = self._recorder.now()
         try:
-            if self._closing:
+            if self._close_was_called:
                 self._play_again()
-            self._close_file(cut_short=not self._closing or self._stop.is_set() or self._fed < self._taken)
+            self._close_file(
+                cut_short=not self._close_was_called or self._stop.is_set() or self._frames_fed < self._frames_accepted
+            )
             if self.path is None or self.cut_short:
                 raise _aborted()
         except BaseException as error:
@@ -269,7 +271,7 @@ class VideoSink(Sink):
         if self.path is not None:
             with suppress(OSError):
                 size = self.path.stat().st_size
-        self._recorder.add(Span(Stage.SAVE, lane, self._fed, began, self._recorder.now(), bytes=size))
+        self._recorder.add(Span(Stage.SAVE, lane, self._frames_fed, began, self._recorder.now(), bytes=size))
 
     def _close_file(self, *, cut_short: bool) -> None:
         """Finish what there is of the file, once."""

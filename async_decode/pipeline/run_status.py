@@ -21,7 +21,7 @@ MAX_CHUNK_SIZE = 4096
 MAX_BUFFER_DEPTH = 64
 
 
-class Run:
+class RunStatus:
     """One run of a pipeline.
 
     Args:
