@@ -22,10 +22,6 @@ from torch import Tensor, nn
 FeatCache: TypeAlias = list[Tensor | None]
 
 LATENT_CHANNELS = 16
-#: Pixels per latent, along each side.
-SPACE = 8
-#: Frames per latent, after the first.
-TIME = 4
 
 
 class CausalConv3d(nn.Conv3d):
@@ -251,33 +247,11 @@ class DemoVAE(nn.Module):
         self.conv2 = nn.Conv3d(z_dim, z_dim, 1)
         self.decoder = Decoder(dim, z_dim, dim_mult, num_res_blocks, self.temperal_upsample)
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Clips to latents, four frames at a time.
-
-        Args:
-            x: ``(N, 3, T, H, W)`` in [-1, 1]; the sides are multiples of 8. Of ``T`` frames the first ``4n - 3`` are
-                encoded, for the largest such number, as Wan's encoder does.
-
-        Returns:
-            The means of the latents, ``(N, 16, n, H / 8, W / 8)``.
-
-        Raises:
-            ValueError: the clip has another shape.
-        """
-        if x.dim() != 5 or x.shape[1] != 3 or x.shape[2] == 0 or x.shape[3] % SPACE or x.shape[4] % SPACE:
-            raise ValueError(f"expected a clip (N, 3, T, H, W) with sides that are multiples of 8, got {x.shape = }")
-        cache = new_cache(self.encoder)
-        whole = x[:, :, : 1 + (x.shape[2] - 1) // TIME * TIME]
-        steps = [whole[:, :, :1], *(whole[:, :, 1:].split(TIME, 2) if whole.shape[2] > 1 else ())]
-        pieces = [self.encoder(step, feat_cache=cache, feat_idx=[0]) for step in steps]
-        mean: Tensor = self.conv1(torch.cat(pieces, 2)).chunk(2, 1)[0]
-        return mean
-
     def decode(self, z: Tensor) -> Tensor:
         """Latents to clips, one latent at a time: pieces of 1, 4, 4, ... frames.
 
         Args:
-            z: ``(N, 16, n, h, w)``, as ``encode`` gives them.
+            z: ``(N, 16, n, h, w)``.
 
         Returns:
             ``(N, 3, 4n - 3, 8h, 8w)``, about [-1, 1], not clamped.

@@ -27,6 +27,7 @@ from async_decode.demo.model import DemoVAE
 from async_decode.demo.weights import read_safetensors
 
 from .clip import demo_clip, training_clip
+from .encode import encode
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def main() -> None:
     model.load_state_dict({name: value.float() for name, value in weights.items()})
     clip = demo_clip(device).permute(3, 0, 1, 2)[None] * 2.0 - 1.0
     with torch.inference_mode():
-        latent = model.encode(clip).to("cpu", torch.float16)
+        latent = encode(model, clip).to("cpu", torch.float16)
         shown = model.decode(latent.to(device, torch.float32))
     options.out.mkdir(parents=True, exist_ok=True)
     save_file(weights, options.out / WEIGHTS_PATH.name)
