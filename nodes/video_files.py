@@ -19,6 +19,7 @@ from ..async_decode.sinks import (
     VIDEO_FORMATS,
     OptionalSink,
     Sink,
+    StandIn,
     VideoFormat,
     VideoSink,
     WorkingFormats,
@@ -244,9 +245,7 @@ class VideoFile:
             OutputNames(folder_paths.get_temp_directory(), "AsyncVAEDecode"),
             crf=PROXY_CRF if readable else READABLE_CRF,
             preset="veryfast",
-            max_side=PROXY_SIDE if readable else None,
-            frames_as=self._file.pixel_format,
-            is_preview=True,
+            stand_in=StandIn(self._file.pixel_format, max_side=PROXY_SIDE if readable else None),
             **shared,
         )
 

@@ -12,7 +12,7 @@ from .preview import PreviewSink
 from .tensor import TensorSink
 from .video.catalogue import H264_MP4, VIDEO_FORMATS
 from .video.format import VideoFormat, exact_rate
-from .video.sink import VideoSink
+from .video.sink import StandIn, VideoSink
 from .video.sound import Sound
 from .video.working import WorkingFormats
 
@@ -32,6 +32,7 @@ __all__ = [
     "PreviewSink",
     "Sink",
     "Sound",
+    "StandIn",
     "TensorSink",
     "TiffEncoder",
     "VideoFormat",

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from async_decode import PixelFormat, Recorder, SinkError, Stage
-from async_decode.sinks import H264_MP4, VIDEO_FORMATS, VideoSink, exact_rate
+from async_decode.sinks import H264_MP4, VIDEO_FORMATS, StandIn, VideoSink, exact_rate
 from async_decode.sinks.files import OutputNames
 from async_decode.sinks.video.tags import remove_leftovers
 from tests.engine.sink_tools import (
@@ -360,7 +360,9 @@ def test_frames_with_two_channels_are_refused(tmp_path: Path) -> None:
 def test_narrow_frames_in_h265(tmp_path: Path, name: str, height: int) -> None:
     # x265 corrupts its memory in frames of this width.
     for _ in range(3):
-        sink = VideoSink(OutputNames(tmp_path, "a"), fps=25, video=VIDEO_FORMATS[name], frames_as=PixelFormat.UINT8)
+        sink = VideoSink(
+            OutputNames(tmp_path, "a"), fps=25, video=VIDEO_FORMATS[name], stand_in=StandIn(PixelFormat.UINT8)
+        )
         with nothing_survives(tmp_path):
             save(sink, pictures(3, height, 34))
         assert sink.path is not None

@@ -21,7 +21,7 @@ import pytest
 
 from async_decode import Cancelled, Clip, FFmpegError, Recorder, SinkError
 from async_decode.frames import PixelFormat
-from async_decode.sinks import VIDEO_FORMATS, Sound, VideoSink, WorkingFormats
+from async_decode.sinks import VIDEO_FORMATS, Sound, StandIn, VideoSink, WorkingFormats
 from async_decode.sinks.ffmpeg import FFmpegProcess
 from async_decode.sinks.files import OutputNames
 from async_decode.sinks.video import encoding, second_pass
@@ -82,8 +82,7 @@ def fed(
         video=VIDEO_FORMATS[name],
         preset="ultrafast",
         metadata={"WORKFLOW": "w"},
-        frames_as=PixelFormat.UINT8,
-        is_preview=True,
+        stand_in=StandIn(PixelFormat.UINT8),
         sound=sound,
         grace=grace,
     )
@@ -289,7 +288,7 @@ def test_second_grace_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_full_disk(tmp_path: Path, name: str) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (300, HEIGHT, WIDTH, 3), np.uint8)
     with small_disk(tmp_path, "600k") as disk, nothing_survives(disk):
-        options = {"video": VIDEO_FORMATS[name], "frames_as": PixelFormat.UINT8, "is_preview": True}
+        options = {"video": VIDEO_FORMATS[name], "stand_in": StandIn(PixelFormat.UINT8)}
         sink = VideoSink(OutputNames(disk, "a"), fps=RATE, preset="ultrafast", **options)
         with pytest.raises(FFmpegError, match=r"(?s)No space left on device.*Free some space") as raised:
             save(sink, frames)
@@ -329,7 +328,7 @@ def test_copy_that_lacks_a_frame_does_not_take_the_name(
         return [*told[:place], "-frames:v", "4", *told[place:]]
 
     monkeypatch.setattr(second_pass, "whole_arguments", loses_one)
-    options = {"video": VIDEO_FORMATS[name], "frames_as": PixelFormat.UINT8, "is_preview": True}
+    options = {"video": VIDEO_FORMATS[name], "stand_in": StandIn(PixelFormat.UINT8)}
     sink = VideoSink(OutputNames(tmp_path, "a"), fps=RATE, **options)
     with nothing_survives(tmp_path):
         save(sink, pictures(5))

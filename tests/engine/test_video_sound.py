@@ -15,7 +15,7 @@ import pytest
 
 from async_decode import Cancelled, Clip, Recorder, SinkError
 from async_decode.frames import PixelFormat
-from async_decode.sinks import VIDEO_FORMATS, Sound, VideoSink
+from async_decode.sinks import VIDEO_FORMATS, Sound, StandIn, VideoSink
 from async_decode.sinks.files import OutputNames
 from tests.engine.sink_tools import PATIENCE, clip_of, nothing_survives, numbered, pictures, run_ffmpeg, save, tags_of
 
@@ -262,8 +262,7 @@ def test_sound_is_as_long_as_frames_that_nobody_had_counted(tmp_path: Path, name
         fps=Fraction(24000, 1001),
         video=VIDEO_FORMATS[name],
         preset="ultrafast",
-        frames_as=PixelFormat.UINT8,
-        is_preview=True,
+        stand_in=StandIn(PixelFormat.UINT8),
         sound=clicks(2, 48_000, seconds),
     )
     with nothing_survives(tmp_path):
@@ -300,8 +299,7 @@ def test_huge_samples_are_as_loud_as_sound_can_be(tmp_path: Path, name: str) -> 
         OutputNames(tmp_path, "a"),
         fps=24,
         video=VIDEO_FORMATS[name],
-        frames_as=PixelFormat.UINT8,
-        is_preview=True,
+        stand_in=StandIn(PixelFormat.UINT8),
         sound=Sound(samples, 48_000),
     )
     save(sink, pictures(24, 64, 96))

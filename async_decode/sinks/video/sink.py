@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,19 @@ from .spool import FrameSpool
 
 #: How long an abort waits for what a killed encoder has written to be made a file, in seconds.
 _SALVAGE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A file that is shown or read in the place of another one; nobody needs to be told how it differs from the frames.
+
+    Attributes:
+        frames: the other file's frames, so that they travel once.
+        max_side: scale the video down so that no side is longer, in pixels. Default ``None``: it stays as it is.
+    """
+
+    frames: PixelFormat
+    max_side: int | None = None
 
 
 class VideoSink(Sink):
@@ -58,9 +72,7 @@ class VideoSink(Sink):
             other files its frames are encoded again.
         ping_pong: play it backwards too, without its first and last frame, which would be seen twice.
         convert_on_device: take frames that were converted to 4:2:0 on the device, where the codec wants those.
-        frames_as: take these frames instead of the format's own.
-        max_side: scale the video down so that no side is longer, in pixels.
-        is_preview: nobody needs to be told how the file differs from the frames.
+        stand_in: the file stands in for another one; ``None``: it is the file that was asked for.
         grace: how long an abort waits for the file to be closed, in seconds.
 
     Attributes:
@@ -85,9 +97,7 @@ class VideoSink(Sink):
         repeats: int = 0,
         ping_pong: bool = False,
         convert_on_device: bool = False,
-        frames_as: PixelFormat | None = None,
-        max_side: int | None = None,
-        is_preview: bool = False,
+        stand_in: StandIn | None = None,
         grace: float = 10.0,
     ) -> None:
         if trim_to_sound and sound is None:
@@ -98,12 +108,12 @@ class VideoSink(Sink):
             rate=exact_rate(fps),
             crf=video.crf if crf is None else crf,
             preset=video.preset if preset is None else preset,
-            frames=frames_as or (video.planar if convert_on_device else video.frames),
+            frames=stand_in.frames if stand_in else video.planar if convert_on_device else video.frames,
             tags=ffmetadata(texts) if texts and video.tags is Tags.CONTAINER else None,
             exif=exif_of(texts) if texts and video.tags is Tags.EXIF else b"",
             sound=sound if video.sound is not None else None,
             plays=repeats + 1 if repeats else 0,
-            max_side=max_side,
+            max_side=stand_in.max_side if stand_in else None,
         )
         self._playback = Playback(
             repeats=0 if video.loops and repeats > 0 else repeats,
@@ -118,7 +128,7 @@ class VideoSink(Sink):
         self._names = names
         self._sound = sound
         self._is_untagged = bool(metadata) and video.tags is None
-        self._is_preview = is_preview
+        self._is_stand_in = stand_in is not None
         self._grace = grace
 
         self._recorder: Recorder | None = None
@@ -163,7 +173,7 @@ class VideoSink(Sink):
     def open(self, clip: Clip, recorder: Recorder) -> None:
         self._recorder = recorder
         check_size(self.video, clip.width, clip.height)
-        if not self._is_preview:
+        if not self._is_stand_in:
             self.notes += differences(
                 self.video, clip, self.pixel_format, sound=self._sound, untagged=self._is_untagged
             )
