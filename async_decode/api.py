@@ -67,36 +67,41 @@ def decode(
     Args:
         vae: a VAE of Diffusers, or a ``VideoDecoder`` for any other.
         latents: what it takes, or what a pipeline returned with ``output_type="latent"``.
-        to: ``"clip.mp4"``, ``"frames/*.png"``, a ``Sink``, or a list of such; ``None``: ``Result.frames``.
-        fps: frames a second of a video.
+        to: ``"clip.mp4"``, ``"frames/*.png"``, a ``Sink``, or a list of such. Default: ``None``, into
+            ``Result.frames``.
+        fps: frames a second of a video, which needs it. Default: ``None``.
         normalized: whether mean, standard deviation, scaling and shift of the VAE are still to be undone, as a pipeline
-            does it before it decodes. ``"auto"``: as far as it can be told: for a pipeline's output, and where the VAE
-            has none of them.
+            does it before it decodes. Default: ``"auto"``, as far as it can be told: for a pipeline's output, and where
+            the VAE has none of them.
         size: frames, height and width of the video in pixels, for latents that are a row of tokens (LTX, Flux,
-            Qwen-Image).
-        num_frames: frames of one clip, of a batch of SVD's; ``None``: all of them.
-        sigma_data: of Cosmos' pipelines, ``pipe.scheduler.config.sigma_data``.
-        chunk_size: frames that travel together, 1 to 4096.
-        buffer_depth: chunks that may be under way at once, 1 to 64.
-        format: of the files, where the ending does not tell it (``h265-10``, ``png16``, …; see ``Options``).
-        quality: a video's CRF (lower is better), or of JPEG and WebP images 1 to 100; ``None``: the format's default.
-        preset: speed of a video's encoder; ``None``: the format's default.
-        compression: of PNG, TIFF and EXR, 0 to 9; ``None``: 4.
-        color_space: what frames are, for EXR: ``sRGB``, ``HDR`` or ``linear``.
-        writers: threads that write images; ``None``: automatic.
-        sound: what is heard, from a video's first frame on.
-        trim_to_sound: end a video with its sound.
-        ping_pong: play a video backwards too.
-        repeats: how often a video is played once more; GIF and WebP say it to the player, 0 is for ever.
-        convert_on_device: convert to a video's own colours where the VAE decodes; ``None``: on a GPU.
-        metadata: text by key, for the files' tags.
-        overwrite: replace files that are there.
+            Qwen-Image). Default: ``None``.
+        num_frames: frames of one clip, of a batch of SVD's. Default: ``None``, all of them.
+        sigma_data: of Cosmos' pipelines, ``pipe.scheduler.config.sigma_data``. Default: ``None``.
+        chunk_size: frames that travel together, 1 to 4096. Default: ``4``.
+        buffer_depth: chunks that may be under way at once, 1 to 64. Default: ``3``.
+        format: of the files (``h265-10``, ``png16``, …; see ``Options``). Default: ``None``, the ending tells it.
+        quality: a video's CRF (lower is better), or of JPEG and WebP images 1 to 100. Default: ``None``, the format's
+            own.
+        preset: speed of a video's encoder. Default: ``None``, the format's own.
+        compression: of PNG, TIFF and EXR, 0 to 9. Default: ``None``, 4.
+        color_space: what frames are, for EXR: ``sRGB``, ``HDR`` or ``linear``. Default: ``"sRGB"``.
+        writers: threads that write images. Default: ``None``, as many as are good.
+        sound: what is heard, from a video's first frame on. Default: ``None``, nothing.
+        trim_to_sound: end a video with its sound. Default: ``False``.
+        ping_pong: play a video backwards too. Default: ``False``.
+        repeats: how often a video is played once more; GIF and WebP say it to the player, 0 is for ever. Default:
+            ``0``.
+        convert_on_device: convert to a video's own colours where the VAE decodes. Default: ``None``, on a GPU.
+        metadata: text by key, for the files' tags. Default: ``None``.
+        overwrite: replace files that are there. Default: ``False``.
         finish: how decoder output becomes frames; ``"diffusers"``: the values, and the bytes, of ``VideoProcessor``.
+            Default: ``None``, stock's scaling of raw decoder output.
         decoder: ``"auto"``: blocks of the decoder are replaced by faster ones, wherever these were proven on this
             machine to give the same bits; what was proven is kept in the user's cache folder (``cache_folder``).
-            ``"stock"``: nothing is replaced. ``Result.report.decoder`` says what was done, and why.
+            ``"stock"``: nothing is replaced. ``Result.report.decoder`` says what was done, and why. Default:
+            ``"auto"``.
         on_progress: called with the frames that are written and all that there will be (``None`` where nobody knows),
-            in this thread; what it raises ends the run.
+            in this thread; what it raises ends the run. Default: ``None``.
 
     Returns:
         What was made, when all of it is whole.
@@ -165,7 +170,16 @@ def stream(
     thread of its own, on the caller's current stream of the device; leaving the loop ends it.
 
     Args:
-        vae: as of ``decode``; ``latents`` and the others likewise.
+        vae: as of ``decode``.
+        latents: as of ``decode``.
+        normalized: as of ``decode``. Default: ``"auto"``.
+        size: as of ``decode``. Default: ``None``.
+        num_frames: as of ``decode``. Default: ``None``.
+        sigma_data: as of ``decode``. Default: ``None``.
+        chunk_size: as of ``decode``. Default: ``4``.
+        buffer_depth: as of ``decode``. Default: ``3``.
+        finish: as of ``decode``. Default: ``None``.
+        decoder: as of ``decode``. Default: ``"auto"``.
 
     Returns:
         Chunks ``(T, H, W, C)`` float32, 0 to 1, on the host, each with memory of its own; ``.report`` afterwards.

@@ -16,7 +16,7 @@ class Decoding:
             ``whole`` (the clip in one go, then cut), ``images`` (nothing is decoded: the frames were there already).
         exact: the frames are bit-equal to those of the VAE's own decode.
         bounded: device memory does not grow with the clip, but for its latent.
-        detail: one line for people, for example why it is not exact.
+        detail: one line for people, for example why it is not exact. Default: ``""``.
     """
 
     kind: Literal["tapped", "batches", "windows", "tiles", "whole", "images"]

@@ -88,7 +88,7 @@ class Clip:
         height: lines of a frame, in pixels.
         width: columns of a frame, in pixels.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
-        frames: how many frames will come, or ``None`` where the decoder does not tell beforehand.
+        frames: how many frames will come. Default: ``None``, the decoder does not tell beforehand.
     """
 
     height: int

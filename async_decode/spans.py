@@ -40,8 +40,8 @@ class Span:
         index: the piece (decode, finish), chunk (copy, waits) or first frame (save) it was done on, counted from 0.
         start_ns: start, in nanoseconds of ``time.perf_counter_ns``.
         end_ns: end, on the same clock.
-        frames: frames that the span moved; 0 for waits.
-        bytes: bytes that the span produced; 0 where it produced none.
+        frames: frames that the span moved; 0 for waits. Default: ``0``.
+        bytes: bytes that the span produced; 0 where it produced none. Default: ``0``.
     """
 
     stage: Stage

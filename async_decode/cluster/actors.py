@@ -37,11 +37,13 @@ class DecodeActor:
     """One process that decodes clips; also for Ray Data's ``map_batches``, where it takes batches with ``latent``.
 
     Args:
-        place: where the VAE is.
-        to: for Ray Data: where a clip goes, as of ``decode_many``.
-        options: for Ray Data: how files are written.
-        chunk_size: as of ``async_decode.decode``; ``buffer_depth`` and ``decoder`` likewise.
-        device: where it decodes; ``None``: on the GPU that Ray gave it, or on the CPU.
+        place: where the VAE is. Default: ``None``, the embedded VAE.
+        to: for Ray Data: where a clip goes, as of ``decode_many``. Default: ``""``.
+        options: for Ray Data: how files are written. Default: ``None``, as ``Options()``.
+        chunk_size: as of ``async_decode.decode``. Default: ``4``.
+        buffer_depth: as of ``async_decode.decode``. Default: ``3``.
+        decoder: as of ``async_decode.decode``. Default: ``"auto"``.
+        device: where it decodes. Default: ``None``, on the GPU that Ray gave it, or on the CPU.
     """
 
     def __init__(

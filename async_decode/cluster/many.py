@@ -68,15 +68,18 @@ def decode_many(
         latents: files, folders, patterns, manifests, and places of ``fsspec`` (``s3://…``).
         to: where a clip goes, with ``{name}`` for the name of its latent, ``{folder}`` for the folder that it is in and
             ``{number}`` for its number: ``clips/{name}.mp4``, ``frames/{name}/*.png``, ``s3://bucket/{name}.mp4``.
-        vae: where the VAE is; a path is a folder of Diffusers, ``None`` the embedded VAE.
-        options: how files are written, ``fps`` of videos among it.
-        ray: ``None``: in this process. ``"auto"``: on all GPUs of this machine; else the address of a Ray cluster.
-        workers: how many processes decode on the cluster; ``None``: one a GPU, without GPUs one a core.
-        device: where this process decodes; ``None``: on the first GPU, if there is one.
-        chunk_size: as of ``async_decode.decode``; ``buffer_depth`` and ``decoder`` likewise. A
-            clip is whole whichever ``decoder`` made it: the frames are the same.
-        report: the journal; ``None``: ``async-decode.jsonl`` beside the files.
-        on_line: called with each clip's line, and with those of clips that are begun.
+        vae: where the VAE is; a path is a folder of Diffusers. Default: ``None``, the embedded VAE.
+        options: how files are written, ``fps`` of videos among it. Default: ``None``, as ``Options()``.
+        ray: ``"auto"``: on all GPUs of this machine; else the address of a Ray cluster. Default: ``None``, in this
+            process.
+        workers: how many processes decode on the cluster. Default: ``None``, one a GPU, without GPUs one a core.
+        device: where this process decodes. Default: ``None``, on the first GPU, if there is one.
+        chunk_size: as of ``async_decode.decode``. Default: ``4``.
+        buffer_depth: as of ``async_decode.decode``. Default: ``3``.
+        decoder: as of ``async_decode.decode``; a clip is whole whichever made it: the frames are the same. Default:
+            ``"auto"``.
+        report: the journal. Default: ``None``, ``async-decode.jsonl`` beside the files.
+        on_line: called with each clip's line, and with those of clips that are begun. Default: ``None``.
 
     Returns:
         What became of each.

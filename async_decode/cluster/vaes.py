@@ -37,14 +37,15 @@ class VAEPlace:
 
     Attributes:
         path: a folder of Diffusers (a VAE's, or a pipeline's with a VAE in it), or a single file; with ``comfyui`` a
-            name in its folder ``vae``, or a path; ``None``: the embedded VAE of the demo.
-        comfyui: ComfyUI's folder: its own class decodes.
-        class_name: Diffusers' class, for a single file.
-        config: folder with the ``config.json`` for a single file.
-        dtype: of Diffusers' VAEs: ``float32``, ``float16`` or ``bfloat16``.
-        normalized: as of ``async_decode.decode``; ``sigma_data`` likewise.
-        tiling: let Diffusers' VAE decode in its tiles.
-        chunk_size: images that are decoded at a time.
+            name in its folder ``vae``, or a path. Default: ``None``, the embedded VAE of the demo.
+        comfyui: ComfyUI's folder: its own class decodes. Default: ``None``.
+        class_name: Diffusers' class, for a single file. Default: ``None``.
+        config: folder with the ``config.json`` for a single file. Default: ``None``.
+        dtype: of Diffusers' VAEs: ``float32``, ``float16`` or ``bfloat16``. Default: ``"float32"``.
+        normalized: as of ``async_decode.decode``. Default: ``"auto"``.
+        sigma_data: as of ``async_decode.decode``. Default: ``None``.
+        tiling: let Diffusers' VAE decode in its tiles. Default: ``False``.
+        chunk_size: images that are decoded at a time. Default: ``4``.
     """
 
     path: str | None = None

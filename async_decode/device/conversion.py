@@ -56,9 +56,9 @@ class DecoderOutput(Finish):
 
     Args:
         process_output: the VAE's own scaling to 0..1; gets a private copy, may work in place, must be elementwise.
-            Default: stock's.
-        dtype: the type in which scaling and quantising are computed. Default float32, which it is unless ComfyUI runs
-            with ``--fp16-intermediates``.
+            Default: ``stock_process_output``.
+        dtype: the type in which scaling and quantising are computed, which is the default unless ComfyUI runs with
+            ``--fp16-intermediates``. Default: ``torch.float32``.
     """
 
     def __init__(

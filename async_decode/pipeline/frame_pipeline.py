@@ -50,21 +50,21 @@ class FramePipeline(RunStatus):
 
     Args:
         sinks: who takes the frames, at least one; each is used once.
-        chunk_size: frames that travel together, 1 to 4096. Default 4.
+        chunk_size: frames that travel together, 1 to 4096. Default: ``4``.
         buffer_depth: slots of the ring, 1 to 64. With 1, ``submit`` returns only when its chunk has been written.
-            Default 3.
-        device: where pieces are; a piece that is elsewhere is an error. It need not be the current one. Default: the
-            CPU.
-        finish: what turns pieces into frames. Default ``None``: stock's scaling of raw decoder output.
-        total_frames: how many frames will come in all; more or fewer are an error. Default
-            ``None``: what ``decode`` finds.
-        decoding: how they are decoded, for the report. Default ``None``: what ``decode`` finds.
-        poll: called in the thread that submits, at every piece and at least every 0.05 s while it waits; what it
-            raises ends the run. ComfyUI's interrupt is checked there. Default ``None``: nothing.
-        cancels: errors by which somebody cancels a run; the report tells them from failures. Default: ``Cancelled``
-            and ``KeyboardInterrupt``.
+            Default: ``3``.
+        device: where pieces are; a piece that is elsewhere is an error. It need not be the current one. Default:
+            ``"cpu"``.
+        finish: what turns pieces into frames. Default: ``None``, stock's scaling of raw decoder output.
+        total_frames: how many frames will come in all; more or fewer are an error. Default: ``None``, what ``decode``
+            finds.
+        decoding: how they are decoded, for the report. Default: ``None``, what ``decode`` finds.
+        poll: called in the thread that submits, at every piece and at least every 0.05 s while it waits; what it raises
+            ends the run. ComfyUI's interrupt is checked there. Default: ``None``, nothing.
+        cancels: errors by which somebody cancels a run; the report tells them from failures. Default: ``(Cancelled,
+            KeyboardInterrupt)``.
         backlog: host memory, in bytes, for chunks that wait for the sinks beside those of ``buffer_depth``: decoding
-            runs ahead of slower sinks by so much. Default 0.
+            runs ahead of slower sinks by so much. Default: ``0``.
 
     Raises:
         ValueError: ``chunk_size`` or ``buffer_depth`` is out of range, ``backlog`` is negative, there is no sink, or
@@ -164,10 +164,10 @@ class FramePipeline(RunStatus):
             latent: ``(N, C, T, H, W)`` or ``(N, C, H, W)``.
             more: further segments will follow, so that sinks cannot be told how many frames there will be; where the
                 pipeline was given ``total_frames``, they are told these. Without it further segments may follow all the
-                same, but a sink may have made room, or sound, for the first one only. Default False.
+                same, but a sink may have made room, or sound, for the first one only. Default: ``False``.
             decoder: ``auto``: the decoder's blocks are replaced by faster ones where these were proven to give the same
-                bits on this machine; ``stock``: nothing is replaced. Default ``auto``.
-            verdicts: a folder in which to keep what was proven. Default ``None``: every run proves anew.
+                bits on this machine; ``stock``: nothing is replaced. Default: ``"auto"``.
+            verdicts: a folder in which to keep what was proven. Default: ``None``, every run proves anew.
 
         Raises:
             DecodeError: the decoder made more or fewer frames than it announced.
@@ -284,7 +284,7 @@ class FramePipeline(RunStatus):
         """End the run from any thread: the next ``submit`` raises ``error``.
 
         Args:
-            error: Default ``None``: a ``Cancelled``.
+            error: what the run ends with. Default: ``None``, a ``Cancelled``.
         """
         self._flow.fail(error if error is not None else Cancelled("the run was cancelled"))
 

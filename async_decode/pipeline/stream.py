@@ -82,7 +82,8 @@ class Stream:
         tap: how to get at the pieces.
         latent: what is decoded.
         pipeline_into: makes the pipeline with this sink.
-        decoder: as of ``FramePipeline.decode``; ``verdicts`` likewise.
+        decoder: as of ``FramePipeline.decode``. Default: ``"auto"``.
+        verdicts: as of ``FramePipeline.decode``. Default: ``None``.
     """
 
     def __init__(

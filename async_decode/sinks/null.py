@@ -11,7 +11,7 @@ class NullSink(Sink):
     """Counts frames and forgets them.
 
     Args:
-        pixel_format: what the pipeline is to carry; ``None``: whatever the other sinks want.
+        pixel_format: what the pipeline is to carry. Default: ``None``, whatever the other sinks want.
 
     Attributes:
         frames: how many came.

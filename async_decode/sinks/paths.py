@@ -33,21 +33,22 @@ class Options:
     """How files are written; what a format has no use for is an error where it was asked for.
 
     Attributes:
-        fps: frames a second; of videos, which need it.
-        format: name of the format (``VIDEO_NAMES``, ``IMAGE_NAMES``); ``None``: the ending tells it.
-        quality: of videos the codec's CRF, lower is better; of JPEG and WebP images 1 to 100, 100 is best. ``None``:
-            the format's default.
-        preset: speed of a video's encoder; ``None``: the format's default.
-        compression: zlib's level of PNG, TIFF and EXR, 0 to 9; ``None``: 4.
-        color_space: what frames are, for EXR: ``sRGB``, ``HDR`` or ``linear``.
-        writers: threads that write images; ``None``: automatic.
-        sound: what is heard, from a video's first frame on.
-        trim_to_sound: end a video with its sound.
-        ping_pong: play a video backwards too.
-        repeats: how often a video is played once more; GIF and WebP say it to the player, 0 is for ever.
-        convert_on_device: convert to a video's own colours on the device; ``None``: where that is a GPU.
-        metadata: text by key, for the files' tags.
-        overwrite: replace files that are there.
+        fps: frames a second; of videos, which need it. Default: ``None``.
+        format: name of the format (``VIDEO_NAMES``, ``IMAGE_NAMES``). Default: ``None``, the ending tells it.
+        quality: of videos the codec's CRF, lower is better; of JPEG and WebP images 1 to 100, 100 is best. Default:
+            ``None``, the format's own.
+        preset: speed of a video's encoder. Default: ``None``, the format's own.
+        compression: zlib's level of PNG, TIFF and EXR, 0 to 9. Default: ``None``, 4.
+        color_space: what frames are, for EXR: ``sRGB``, ``HDR`` or ``linear``. Default: ``"sRGB"``.
+        writers: threads that write images. Default: ``None``, as many as are good.
+        sound: what is heard, from a video's first frame on. Default: ``None``.
+        trim_to_sound: end a video with its sound. Default: ``False``.
+        ping_pong: play a video backwards too. Default: ``False``.
+        repeats: how often a video is played once more; GIF and WebP say it to the player, 0 is for ever. Default:
+            ``0``.
+        convert_on_device: convert to a video's own colours on the device. Default: ``None``, where that is a GPU.
+        metadata: text by key, for the files' tags. Default: ``None``.
+        overwrite: replace files that are there. Default: ``False``.
     """
 
     fps: float | Fraction | None = None

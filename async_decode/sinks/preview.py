@@ -27,8 +27,8 @@ class PreviewSink(Sink):
     preview costs well under a millisecond and needs no thread.
 
     Args:
-        interval: seconds between two previews.
-        clock: the time in seconds, for tests.
+        interval: seconds between two previews. Default: ``0.5``.
+        clock: the time in seconds, for tests. Default: ``time.monotonic``.
     """
 
     pixel_format: PixelFormat | None = None

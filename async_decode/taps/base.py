@@ -30,14 +30,14 @@ class VideoDecoder:
             ``(N, C, H, W)``.
         device: where decoding happens.
         dtype: what the latent is converted to first.
-        frames_of: latent frames to pixel frames, where the VAE tells. Default ``None``.
-        is_video: the latent has a time axis: ``(N, C, T, H, W)``, else ``(N, C, H, W)``. Default True.
+        frames_of: latent frames to pixel frames, where the VAE tells. Default: ``None``.
+        is_video: the latent has a time axis: ``(N, C, T, H, W)``, else ``(N, C, H, W)``. Default: ``True``.
         images_of: how many images of a latent of this shape are decoded together where the number changes the frames
             (ComfyUI: as many as fit into the free memory), asked right before decoding; of a video, how many clips.
-            Default ``None``: all of them.
-        scale: pixels along a side of a frame for one latent, where that is known. Default ``None``.
+            Default: ``None``, all of them.
+        scale: pixels along a side of a frame for one latent, where that is known. Default: ``None``.
         poll: called between the parts of a long decode that hands on nothing meanwhile; raises what shall end it.
-            Default ``None``: nothing.
+            Default: ``None``, nothing.
     """
 
     model: torch.nn.Module

@@ -30,7 +30,7 @@ def choose_tap(decoder: VideoDecoder, *, images_per_step: int = 4) -> Tap:
 
     Args:
         decoder: the VAE.
-        images_per_step: images that are decoded at a time where the model decodes images, at least 1. Default 4.
+        images_per_step: images that are decoded at a time where the model decodes images, at least 1. Default: ``4``.
 
     Returns:
         A tap, ready to run.
@@ -109,7 +109,7 @@ def streamed_tiles(
         decoder: the VAE.
         scale: from latents to pixels.
         tiling: which tiles, without windows.
-        cache_room: as in ``StreamedTiles``. Default ``None``.
+        cache_room: as in ``StreamedTiles``. Default: ``None``.
     """
     model: Any = decoder.model
     if not decoder.is_video or not _takes(_part(model, "decoder"), "feat_cache", "feat_idx"):

@@ -115,10 +115,10 @@ class ChunkedOutput(Tap):
 
     Args:
         decoder: a VAE whose model has ``decode_output_shape`` besides.
-        live_latents: latent frames whose whole decode takes about as much memory as one stretch does. Default ``None``:
-            those of the clip.
-        bounded: nothing else in the model grows with the clip; ``detail`` tells what does. Default True.
-        detail: one line for the report. Default: empty.
+        live_latents: latent frames whose whole decode takes about as much memory as one stretch does. Default:
+            ``None``, those of the clip.
+        bounded: nothing else in the model grows with the clip; ``detail`` tells what does. Default: ``True``.
+        detail: one line for the report. Default: ``""``.
     """
 
     def __init__(

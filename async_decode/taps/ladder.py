@@ -49,7 +49,7 @@ class Ladder(Tap):
         receiver: the pipeline that takes the frames.
         is_oom: tells whether an error is one of memory. Default: ``is_out_of_memory``.
         before_retry: called with the tap that is tried next, after the memory of the failed try has been let go: to
-            empty caches and to make room. Default ``None``: nothing.
+            empty caches and to make room. Default: ``None``, nothing.
     """
 
     def __init__(

@@ -31,17 +31,17 @@ class StepHook(Tap):
         decoder: the VAE.
         module: the submodule whose every call returns a piece: a tensor ``(1, C, T, H, W)``, or ``(1, C, H, W)`` for a
             single frame, a list of such tensors, or a tuple that starts with one.
-        finish_piece: what the model's own decode does to the concatenated pieces afterwards, where that can be done
-            to each piece alone (Wan 2.2 un-patchifies, which is spatial only); gives ``(1, C, T, H, W)``. Default
-            ``None``: nothing.
+        finish_piece: what the model's own decode does to the concatenated pieces afterwards, where that can be done to
+            each piece alone (Wan 2.2 un-patchifies, which is spatial only); gives ``(1, C, T, H, W)``. Default:
+            ``None``, nothing.
         keep: whether the model's decode keeps the piece of this number, counted from 0 in a clip of that many latent
-            frames. Default ``None``: it keeps all.
-        blank: how many frames of zeros the model's decode puts behind a clip of that many latent frames. Default
-            ``None``: none.
-        at_latent_size: ``module`` is called with frames of the latent's size. Default False.
-        live_latents: as in ``Tap``. Default ``None``.
-        bounded: nothing else in the model grows with the clip; ``detail`` tells what does. Default True.
-        detail: one line for the report. Default: empty.
+            frames. Default: ``None``, it keeps all.
+        blank: how many frames of zeros the model's decode puts behind a clip of that many latent frames. Default:
+            ``None``, none.
+        at_latent_size: ``module`` is called with frames of the latent's size. Default: ``False``.
+        live_latents: as in ``Tap``. Default: ``None``.
+        bounded: nothing else in the model grows with the clip; ``detail`` tells what does. Default: ``True``.
+        detail: one line for the report. Default: ``""``.
     """
 
     def __init__(

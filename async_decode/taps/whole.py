@@ -18,7 +18,7 @@ class Whole(Tap):
 
     Args:
         decoder: the VAE.
-        detail: one line for the report. Default: empty.
+        detail: one line for the report. Default: ``""``.
     """
 
     def __init__(self, decoder: VideoDecoder, *, detail: str = "") -> None:

@@ -47,8 +47,8 @@ class AvifEncoder(ImageEncoder):
     """AVIF with 8 bits a channel, with alpha. Chroma has full resolution from quality 90 on.
 
     Args:
-        quality: 1 (small) to 100.
-        metadata: text by key, as of ``JpegEncoder``.
+        quality: 1 (small) to 100. Default: ``95``.
+        metadata: text by key, as of ``JpegEncoder``. Default: ``None``.
 
     Raises:
         SinkError: the installed Pillow writes no AVIF.
@@ -83,8 +83,8 @@ class Avif10Encoder(ImageEncoder):
     """AVIF with 10 bits a channel and chroma at full resolution. Alpha is left out, which ``notes`` says.
 
     Args:
-        quality: 1 (small) to 100, on libavif's scale.
-        metadata: as of ``AvifEncoder``.
+        quality: 1 (small) to 100, on libavif's scale. Default: ``95``.
+        metadata: as of ``AvifEncoder``. Default: ``None``.
 
     Raises:
         SinkError: the installed ffmpeg has no libaom.

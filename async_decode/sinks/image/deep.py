@@ -35,8 +35,8 @@ class Png16Encoder(ImageEncoder):
     """PNG with 16 bits a channel: grey, RGB or RGBA, with the text chunks of ``PngEncoder``.
 
     Args:
-        compress_level: zlib's, 0 (large, fast) to 9.
-        metadata: as of ``PngEncoder``.
+        compress_level: zlib's, 0 (large, fast) to 9. Default: ``4``.
+        metadata: as of ``PngEncoder``. Default: ``None``.
     """
 
     name = "png 16-bit"
@@ -91,8 +91,8 @@ class TiffEncoder(ImageEncoder):
     """TIFF with 16 bits a channel: grey, RGB or RGBA (alpha not multiplied in), deflated in strips.
 
     Args:
-        compress_level: zlib's, 0 (large, fast) to 9.
-        metadata: as of ``PngEncoder``, in the tags that ``JpegEncoder`` has in its EXIF.
+        compress_level: zlib's, 0 (large, fast) to 9. Default: ``4``.
+        metadata: as of ``PngEncoder``, in the tags that ``JpegEncoder`` has in its EXIF. Default: ``None``.
     """
 
     name = "tiff"

@@ -40,11 +40,11 @@ class ExrEncoder(ImageEncoder):
     Alpha is written as it is, not multiplied in.
 
     Args:
-        half: 16-bit floats instead of 32-bit ones.
+        half: 16-bit floats instead of 32-bit ones. Default: ``True``.
         color_space: what the frames are: ``sRGB`` (the curve of sRGB is taken off), ``HDR`` (HLG in Rec. 2020: the
-            curve of BT.2100 is taken off) or ``linear`` (written as they are).
-        compress_level: zlib's, 0 (large, fast) to 9.
-        metadata: text by key, in attributes of those names.
+            curve of BT.2100 is taken off) or ``linear`` (written as they are). Default: ``"sRGB"``.
+        compress_level: zlib's, 0 (large, fast) to 9. Default: ``4``.
+        metadata: text by key, in attributes of those names. Default: ``None``.
     """
 
     name = "exr"

@@ -48,8 +48,8 @@ class ImageFilesSink(Sink):
     Args:
         names: where the files go and what they are called.
         encoder: the format.
-        writers: threads; ``None``: as many as are good, by the rule above.
-        cores: watches the processor; for tests.
+        writers: threads. Default: ``None``, as many as are good, by the rule above.
+        cores: watches the processor; for tests. Default: ``None``.
 
     Raises:
         ValueError: ``writers`` is less than 1.

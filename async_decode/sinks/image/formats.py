@@ -82,9 +82,9 @@ class PngEncoder(ImageEncoder):
     Grey frames, which stock cannot save, become grey files.
 
     Args:
-        compress_level: zlib's, 0 (large, fast) to 9; stock's is 4.
-        metadata: text by key (``prompt``, ``workflow``, … already dumped as JSON), in the order in which it is to
-            stand in the file.
+        compress_level: zlib's, 0 (large, fast) to 9; stock's is 4. Default: ``4``.
+        metadata: text by key (``prompt``, ``workflow``, … already dumped as JSON), in the order in which it is to stand
+            in the file. Default: ``None``.
     """
 
     name = "png"
@@ -114,9 +114,9 @@ class JpegEncoder(ImageEncoder):
     """JPEG, with chroma at full resolution from quality 90 on. Alpha is left out, which ``notes`` says.
 
     Args:
-        quality: Pillow's, 1 (small) to 100.
+        quality: Pillow's, 1 (small) to 100. Default: ``95``.
         metadata: as of ``PngEncoder``. A JPEG file holds at most 64 KiB of it: texts that do not fit are left out and
-            named in ``notes``.
+            named in ``notes``. Default: ``None``.
     """
 
     name = "jpeg"
@@ -173,10 +173,10 @@ class WebpEncoder(ImageEncoder):
     """WebP, lossy or lossless. Grey frames become RGB files: the format has no grey.
 
     Args:
-        lossless: keep every bit, also the colours of transparent pixels.
-        quality: 0 to 100. Lossy: of the picture. Lossless: how hard to look for a smaller file.
-        effort: 0 (fast) to 6 (small).
-        metadata: as of ``PngEncoder``.
+        lossless: keep every bit, also the colours of transparent pixels. Default: ``False``.
+        quality: 0 to 100. Lossy: of the picture. Lossless: how hard to look for a smaller file. Default: ``90``.
+        effort: 0 (fast) to 6 (small). Default: ``2``.
+        metadata: as of ``PngEncoder``. Default: ``None``.
     """
 
     name = "webp"

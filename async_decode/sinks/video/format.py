@@ -68,30 +68,34 @@ class VideoFormat:
         muxer: ffmpeg's name of the container.
         encoder: ffmpeg's name of the codec.
         pixel_format: ffmpeg's name of what is encoded.
-        alpha_format: the same for frames with alpha; ``None``: alpha is left out.
-        grey_format: the same for grey frames; ``None``: as the others.
+        alpha_format: the same for frames with alpha. Default: ``None``, alpha is left out.
+        grey_format: the same for grey frames. Default: ``None``, as the others.
         frames: what the pipe carries: bytes of RGB, unless ffmpeg's conversion would lose what the codec could keep.
-        planar: what it carries when colours are converted on the device.
-        colour: what becomes of RGB.
+            Default: ``PixelFormat.UINT8``.
+        planar: what it carries when colours are converted on the device. Default: ``PixelFormat.UINT8``.
+        colour: what becomes of RGB. Default: ``Colour.LIMITED``.
         transfer: ffmpeg's name of the transfer function in the tags; what the frames' values follow is not changed.
+            Default: ``"iec61966-2-1"``.
         is_wide: the frames' primaries are those of BT.2020 (with HLG or PQ); else BT.709's. The matrix goes with them.
-        crf: the default quality; lower is better.
-        crf_range: the best and the worst that the codec takes; ``None``: it has no such choice.
-        quality: ffmpeg's options for a quality.
-        preset: the default speed.
-        speeds: ffmpeg's options for each of the presets.
-        options: further options of the encoder.
-        muxer_options: further options of the container.
-        fragments: the container can be written so that it plays wherever writing it ended.
-        tags: how the file carries text of any length; ``None``: it cannot.
-        sound: ffmpeg's options for the sound; ``None``: the container has none.
-        loops: the container says how often it is to be played.
-        max_rate: the most frames a second that players show as such.
-        unit: what the width and the height have to be divisible by.
-        min_size: the least width and height; max_size: the most. Both in pixels.
-        in_browsers: browsers play it.
-        device: options that stand before the input, for encoders of the hardware.
-        upload: filters that bring frames to the hardware.
+            Default: ``False``.
+        crf: the default quality; lower is better. Default: ``0``.
+        crf_range: the best and the worst that the codec takes. Default: ``None``, it has no such choice.
+        quality: ffmpeg's options for a quality. Default: ``crf_option``.
+        preset: the default speed. Default: ``"medium"``.
+        speeds: ffmpeg's options for each of the presets. Default: ``_ANY_SPEED``, none for any of them.
+        options: further options of the encoder. Default: ``()``.
+        muxer_options: further options of the container. Default: ``()``.
+        fragments: the container can be written so that it plays wherever writing it ended. Default: ``False``.
+        tags: how the file carries text of any length; ``None``: it cannot. Default: ``Tags.CONTAINER``.
+        sound: ffmpeg's options for the sound. Default: ``None``, the container has none.
+        loops: the container says how often it is to be played. Default: ``False``.
+        max_rate: the most frames a second that players show as such. Default: ``None``.
+        unit: what the width and the height have to be divisible by. Default: ``(2, 2)``.
+        min_size: the least width and height, in pixels. Default: ``(1, 1)``.
+        max_size: the most. Default: ``(65534, 65534)``.
+        in_browsers: browsers play it. Default: ``True``.
+        device: options that stand before the input, for encoders of the hardware. Default: ``()``.
+        upload: filters that bring frames to the hardware. Default: ``()``.
     """
 
     name: str

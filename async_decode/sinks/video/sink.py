@@ -37,7 +37,7 @@ class StandIn:
 
     Attributes:
         frames: the other file's frames, so that they travel once.
-        max_side: scale the video down so that no side is longer, in pixels. Default ``None``: it stays as it is.
+        max_side: scale the video down so that no side is longer, in pixels. Default: ``None``, it stays as it is.
     """
 
     frames: PixelFormat
@@ -61,19 +61,22 @@ class VideoSink(Sink):
     Args:
         names: where the file goes and what it is called.
         fps: frames a second; a fraction is exact, floats mean what ``exact_rate`` says.
-        video: the format.
-        crf: quality on the format's scale; ``None``: its default.
-        preset: speed of the encoder; ``None``: the format's default.
+        video: the format. Default: ``H264_MP4``.
+        crf: quality on the format's scale. Default: ``None``, the format's own.
+        preset: speed of the encoder. Default: ``None``, the format's own.
         metadata: text by key (``prompt``, ``workflow``, … already dumped as JSON), for the container's tags or EXIF.
+            Default: ``None``.
         sound: what is heard, from the first frame on; silence is put behind it, or its end cut off, to be as long as
-            the video.
-        trim_to_sound: leave out the frames behind the end of the sound.
+            the video. Default: ``None``.
+        trim_to_sound: leave out the frames behind the end of the sound. Default: ``False``.
         repeats: how often the clip is played once more. GIF and WebP say it to the player, where 0 means for ever; in
-            other files its frames are encoded again.
-        ping_pong: play it backwards too, without its first and last frame, which would be seen twice.
-        convert_on_device: take frames that were converted to 4:2:0 on the device, where the codec wants those.
-        stand_in: the file stands in for another one; ``None``: it is the file that was asked for.
-        grace: how long an abort waits for the file to be closed, in seconds.
+            other files its frames are encoded again. Default: ``0``.
+        ping_pong: play it backwards too, without its first and last frame, which would be seen twice. Default:
+            ``False``.
+        convert_on_device: take frames that were converted to 4:2:0 on the device, where the codec wants those. Default:
+            ``False``.
+        stand_in: the file stands in for another one. Default: ``None``, it is the file that was asked for.
+        grace: how long an abort waits for the file to be closed, in seconds. Default: ``10.0``.
 
     Attributes:
         rate: frames a second, exactly.

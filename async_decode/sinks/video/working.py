@@ -60,10 +60,10 @@ class WorkingFormats:
     """The formats whose encoders work here, found out once.
 
     Args:
-        cache: the file that keeps what was found; ``None``: nothing does.
-        machine: what else the answer depends on, such as the names of the GPUs.
-        software: formats that are there until it is known that they do not work.
-        hardware: formats that are not until it is known that they do.
+        cache: the file that keeps what was found. Default: ``None``, nothing does.
+        machine: what else the answer depends on, such as the names of the GPUs. Default: ``""``.
+        software: formats that are there until it is known that they do not work. Default: ``None``, ``VIDEO_FORMATS``.
+        hardware: formats that are not until it is known that they do. Default: ``None``, those of ``hardware_formats``.
     """
 
     def __init__(
@@ -97,7 +97,11 @@ class WorkingFormats:
         return {name: self._candidates[name] for name in names}
 
     def wait(self, timeout: float | None = None) -> Mapping[str, VideoFormat]:
-        """What works, when that is known, or what is known after ``timeout`` seconds."""
+        """What works, when that is known.
+
+        Args:
+            timeout: seconds after which it is what is known by then. Default: ``None``, however long it takes.
+        """
         self.known()
         thread = self._thread
         if thread is not None and thread.ident is not None:

@@ -36,9 +36,9 @@ class StreamedTiles(StepHook):
         module: the submodule that is called for each step.
         scale: from latents to pixels, for time, height and width.
         tiling: which tiles; it has no windows.
-        finish_piece: as in ``StepHook``. Default ``None``.
+        finish_piece: as in ``StepHook``. Default: ``None``.
         cache_room: asked when a clip begins: how many bytes the caches of all tiles may take on the device. What does
-            not fit waits in host memory for its tile's next step. Default ``None``: all of them stay.
+            not fit waits in host memory for its tile's next step. Default: ``None``, all of them stay.
     """
 
     def __init__(

@@ -44,10 +44,10 @@ class Tiling:
     """Which tiles and windows, in latents.
 
     Attributes:
-        tile: height and width of a tile; ``None``: the whole frame.
-        overlap: rows or columns that two neighbours share, less than half of ``tile``.
-        window: latent frames decoded at a time; ``None``: the whole clip.
-        window_overlap: latent frames that two windows share, at least 1 and at most half of ``window``.
+        tile: height and width of a tile. Default: ``None``, the whole frame.
+        overlap: rows or columns that two neighbours share, less than half of ``tile``. Default: ``0``.
+        window: latent frames decoded at a time. Default: ``None``, the whole clip.
+        window_overlap: latent frames that two windows share, at least 1 and at most half of ``window``. Default: ``1``.
 
     Raises:
         ValueError: the numbers leave tiles or windows no way forward.
