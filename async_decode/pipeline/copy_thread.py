@@ -20,6 +20,7 @@ from concurrent.futures import Future
 import torch
 
 from ..device.clock import Clock
+from ..device.heap import HeapTrim
 from ..device.ring import Chunk, Ring
 from ..errors import SinkError
 from ..sinks.base import Sink
@@ -58,6 +59,7 @@ class CopyThread:
         self._clock = clock
         self._device = device
         self._copied = copied
+        self._heap = HeapTrim() if device.type == "cpu" else None
         self.done = running_future()
         self.nan_frame: int | None = None
         self._thread = threading.Thread(target=self._run, name="async-decode copy")
@@ -101,6 +103,8 @@ class CopyThread:
         self._transfer(chunk)
         self._flow.give_staging(chunk)
         self._hand_over(chunk)
+        if self._heap is not None:
+            self._heap.now_and_then()
         return True
 
     def _transfer(self, chunk: Chunk) -> None:
