@@ -9,7 +9,7 @@ Who works where:
 3. The *sinks* write in their own threads and say through a future when they are done with the memory.
 
 Frames go one way. What comes back is a free slot, and the first error, which ends the decode within one chunk
-(``slots.py``).
+(``slots.py``). How a run ends is in ``ending.py``.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from ..errors import Cancelled, DecodeError
 from ..sinks.base import Sink
 from ..sinks.workers import running_future
 from ..taps.base import Tap
+from .ending import Ending
 from .feeder import Feeder
-from .run_status import RunStatus, further_segment_warning, nan_warning
+from .run_status import RunStatus, further_segment_warning
 from .stages import Stages, each_once
 
 
@@ -124,7 +125,7 @@ class FramePipeline(RunStatus):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        raised = error
+        raised, ending = error, Ending(self._flow, self.sinks, self.warnings)
         if raised is None:
             try:
                 if self._feeder is not None:
@@ -133,9 +134,10 @@ class FramePipeline(RunStatus):
             except BaseException as failure:
                 raised = failure
         if raised is not None:
-            raised = self._deliver(raised)
+            if self._stages is not None and self._is_worth_saving(raised):
+                raised = ending.deliver(self._stages, raised)
             self._flow.fail(raised)
-        self._shut_down()
+        ending.shut_down(self._feeder, self._stages, self.decoding)
         first = self._flow.error
         if first is not None and raised is not None and not isinstance(raised, Exception):
             # What stops a program or a task must stop it.
@@ -314,42 +316,8 @@ class FramePipeline(RunStatus):
         self.warnings.extend(self._stages.warnings)
         return self._stages
 
-    def _deliver(self, error: BaseException) -> BaseException:
-        """Where the decoder has failed, have what it had made saved; return what the run ends with."""
+    def _is_worth_saving(self, error: BaseException) -> bool:
+        """Whether what the decoder had made before ``error`` is to be saved."""
         # Whoever cancels does not want to wait for it, and after a sink's error there is nowhere to go.
         asked = not isinstance(error, Exception) or isinstance(error, self._cancels)
-        if asked or self._stages is None or self._ended is not None or self._flow.error is not None:
-            return error
-        try:
-            self._stages.deliver()
-        except BaseException as further:
-            self.warnings.append(f"while what had been decoded was saved: {further!r}")
-            if not isinstance(further, Exception):
-                return further
-        return error
-
-    def _shut_down(self) -> None:
-        """End the sinks and the copy thread, then let go of the memory, in this order."""
-        if self._feeder is not None:
-            # After an error it ends by itself, and not in the middle of opening a sink.
-            self._feeder.join()
-        if self._flow.error is not None:
-            for sink in self.sinks:
-                self._attempt(sink.abort)
-        if self._stages is not None:
-            self._stages.close(self._attempt)
-            nan_frame = self._stages.copying.nan_frame
-            if nan_frame is not None:
-                self.warnings.append(nan_warning(nan_frame, self.decoding))
-        self._flow.drop()
-        for sink in self.sinks:
-            self.warnings.extend(sink.notes)
-
-    def _attempt(self, step: Callable[[], None]) -> None:
-        """Do ``step``, which is to be followed by others whatever happens; its error is one of the run."""
-        try:
-            step()
-        except BaseException as error:
-            if self._flow.error is not None:
-                self.warnings.append(f"while the run was ended: {error!r}")
-            self._flow.fail(error)
+        return not asked and self._ended is None and self._flow.error is None

@@ -152,14 +152,6 @@ def whole_number(name: str, value: int, most: int, unit: str) -> int:
     return number
 
 
-def nan_warning(frame: int, decoding: Decoding | None) -> str:
-    """What the report says of the first frame that held a NaN."""
-    warning = f"frame {frame} is the first that holds NaN (not a number): it was saved as stock saves it"
-    if decoding is not None and decoding.kind == "images":
-        return warning
-    return f"{warning}; decode in a wider type, for example with --fp32-vae"
-
-
 def further_segment_warning(told: int) -> str:
     """What the report says when frames came after the sinks had been told of ``told``."""
     return (
