@@ -7,11 +7,7 @@ not told why. What was decoded before must not be lost by what others do, so onl
 from __future__ import annotations
 
 import sys
-import time
 from types import FrameType
-
-#: How long a cancelled node waits for sinks that get no further, in seconds; longer where it had waited longer before.
-PATIENCE = 60.0
 
 
 def by_user() -> bool:
@@ -43,22 +39,3 @@ def note_user(prompt: str | None) -> None:
 def noted_user(prompt: str | None) -> bool:
     """Whether one of the prompt's other nodes has noted that."""
     return prompt is not None and prompt == _also_by_user
-
-
-class Patience:
-    """How long to go on waiting for somebody who may have stopped getting on.
-
-    Args:
-        so_far: how long the waiting took until now, in seconds: so long at least it may go on.
-    """
-
-    def __init__(self, so_far: float) -> None:
-        self._most = max(PATIENCE, so_far)
-        self._moved = time.monotonic()
-        self._seen: object = None
-
-    def ended(self, state: object) -> bool:
-        """Whether ``state`` has been the same for too long."""
-        if state != self._seen:
-            self._seen, self._moved = state, time.monotonic()
-        return time.monotonic() - self._moved > self._most

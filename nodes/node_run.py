@@ -16,7 +16,7 @@ import comfy.utils
 from comfy import model_management
 
 from ..async_decode import Cancelled, FramePipeline
-from ..async_decode.sinks import OptionalSink, PreviewSink, Sink
+from ..async_decode.sinks import OptionalSink, Patience, PreviewSink, Sink
 from . import background, cancels, events
 
 #: How often a node that waits for its sinks looks at the progress and at ComfyUI's interrupt, in seconds.
@@ -52,7 +52,7 @@ class NodeRun:
         self._left = False
         self._over = False
         #: Since another branch of the prompt has failed.
-        self._patience: cancels.Patience | None = None
+        self._patience: Patience | None = None
         self.pipeline = FramePipeline(
             [*sinks, *([OptionalSink(self._preview, "the live preview ended")] if self._preview else [])],
             cancels=(model_management.InterruptProcessingException, asyncio.CancelledError, Cancelled),
@@ -125,7 +125,7 @@ class NodeRun:
                 if cancels.by_user():
                     raise
                 # This may come more than once.
-                self._patience = self._patience or cancels.Patience(time.monotonic() - began)
+                self._patience = self._patience or Patience(time.monotonic() - began)
             try:
                 self.poll()
             except model_management.InterruptProcessingException:

@@ -232,8 +232,9 @@ class VideoFile:
             **shared,
         )
         self._proxy = self._stand_in(shared)
-        # Where that fails, the file is made all the same.
-        self._spare = self._proxy and OptionalSink(self._proxy, _missing(video))
+        # Where that fails, or gets no further, the file is made all the same.
+        proxy = self._proxy
+        self._spare = proxy and OptionalSink(proxy, _missing(video), progress=lambda: proxy.frames)
         self.sinks: list[Sink] = [self._file, *([self._spare] if self._spare else [])]
 
     def _stand_in(self, shared: dict[str, Any]) -> VideoSink | None:

@@ -8,6 +8,7 @@ from .image.files import ImageFilesSink
 from .image.formats import ImageEncoder, JpegEncoder, PngEncoder, WebpEncoder
 from .null import NullSink
 from .optional import OptionalSink
+from .patience import Patience
 from .preview import PreviewSink
 from .tensor import TensorSink
 from .video.catalogue import H264_MP4, VIDEO_FORMATS
@@ -27,6 +28,7 @@ __all__ = [
     "JpegEncoder",
     "NullSink",
     "OptionalSink",
+    "Patience",
     "Png16Encoder",
     "PngEncoder",
     "PreviewSink",

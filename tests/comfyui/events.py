@@ -81,10 +81,11 @@ class EventStream:
                 if self._ended is not None:
                     raise ConnectionError(f"no {kind} {match}: {self._ended}")
                 if not self._changed.wait(deadline - time.monotonic()):
-                    failed = [event.data["exception_message"] for event in self._seen if event.type == "execution_error"]
+                    failed = [event for event in self._seen if event.type == "execution_error"]
                     last = [(event.type, event.data) for event in self._seen[-5:]]
                     raise TimeoutError(
-                        f"no {kind} {match} within {timeout:g} s; nodes that failed: {failed}; the last events are {last}"
+                        f"no {kind} {match} within {timeout:g} s; the last events are {last}; these nodes have failed: "
+                        f"{[event.data['exception_message'] for event in failed]}"
                     )
 
     def close(self) -> None:

@@ -84,13 +84,14 @@ def test_an_ffmpeg_that_fails(own_client: Client, own_ffmpeg: Server, models: Mo
 
 @pytest.mark.parametrize(
     ("name", "fault"),
-    [("mkv (FFV1)", "encoder"), ("webp (animated)", "encoder"), ("mkv (FFV1)", "folder")],
+    [("mkv (FFV1)", "encoder"), ("webp (animated)", "encoder"), ("mkv (FFV1)", "folder"), ("mkv (FFV1)", "hang")],
 )
 def test_a_stand_in_that_fails_does_not_cost_the_file(
-    own_client: Client, own_ffmpeg: Server, name: str, fault: str
+    own_client: Client, own_ffmpeg: Server, models: Models, name: str, fault: str
 ) -> None:
     temp = own_ffmpeg.temp
-    failing = f'case "$*" in *"{temp}"*) echo "no stand-in today" >&2; exit 3;; esac; ' if fault == "encoder" else ""
+    does = {"encoder": 'echo "no stand-in today" >&2; exit 3', "hang": "cat > /dev/null; while :; do sleep 0.1; done"}
+    failing = f'case "$*" in *"{temp}"*) {does[fault]};; esac; ' if fault in does else ""
     set_ffmpeg(own_ffmpeg, f'{failing}exec "{find_ffmpeg()}" "$@"')
     if fault == "folder":
         shutil.rmtree(temp, ignore_errors=True)
@@ -98,7 +99,7 @@ def test_a_stand_in_that_fails_does_not_cost_the_file(
     prompt = Prompt()
     images = prompt.add("TestImages", shape="17,32,48,3", seed=0, dtype="float32", layout="contiguous")
     node = own_client.add(
-        prompt, "AsyncSaveVideo", images=images, filename_prefix="spare/a", format=name, quality=0, fps=25.0
+        prompt, "AsyncSaveVideo", images=images, filename_prefix=f"spare/{fault}", format=name, quality=0, fps=25.0
     )
     copy = prompt.add("SaveVideo", video=node, filename_prefix="spare/copy", format="auto", codec="auto")
     shutil.rmtree(own_ffmpeg.output / "spare", ignore_errors=True)
@@ -126,7 +127,13 @@ def test_a_stand_in_that_fails_does_not_cost_the_file(
         ]
     else:
         assert copied and not blocked
-    assert ("no stand-in today" if fault == "encoder" else "a file is where a folder should be") in warning
+    said = {
+        "encoder": "no stand-in today",
+        "folder": "a file is where a folder should be",
+        "hang": "it got no further for 60 s, and was ended",
+    }
+    assert said[fault] in warning
+    check_usable(own_client, own_ffmpeg, models)
 
 
 @pytest.mark.parametrize("by", ["cancel", "failure of another node"])

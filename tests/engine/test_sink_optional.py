@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from async_decode import FramePipeline, SinkError
+from async_decode import Cancelled, FramePipeline, SinkError
 from async_decode.device.conversion import FinishedFrames
+from async_decode.frames import FrameArray
 from async_decode.sinks import OptionalSink, VideoSink
+from async_decode.sinks import optional as optional_sink
+from async_decode.sinks import patience as sink_patience
 from async_decode.sinks.files import OutputNames
-from tests.engine.sink_tools import ffmpeg_children, nothing_survives, probe, small_disk
+from async_decode.sinks.workers import running_future
+from tests.engine.sink_tools import PATIENCE, ffmpeg_children, nothing_survives, probe, small_disk
 from tests.engine.toy import CollectSink, FailingSink, GateSink
 
 FRAMES = 13
@@ -109,3 +116,116 @@ def test_a_killed_encoder_of_the_small_video_does_not_cost_the_large_one(tmp_pat
     assert file.path is not None and not file.cut_short
     assert probe(file.path).frames == FRAMES
     assert "killed by SIGKILL" in str(optional.error)
+
+
+class HangingSink(CollectSink):
+    """Is never done with its chunks, or never closed, until it is aborted."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+        self.hangs = threading.Event()
+        self.aborted = threading.Event()
+        self.futures: list[Future[None]] = []
+
+    def write(self, frames: FrameArray, first_index: int) -> Future[None] | None:
+        super().write(frames, first_index)
+        if self.where != "write":
+            return None
+        self.hangs.set()
+        self.futures.append(running_future())
+        return self.futures[-1]
+
+    def close(self) -> None:
+        super().close()
+        self.hangs.set()
+        assert self.aborted.wait(PATIENCE)
+        raise Cancelled("it was aborted")
+
+    def abort(self) -> None:
+        super().abort()
+        self.aborted.set()
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(Cancelled("it was aborted"))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sink that does not get on is waited for no longer than the run has taken, and is looked at often."""
+    monkeypatch.setattr(sink_patience, "PATIENCE", 0.0)
+    monkeypatch.setattr(optional_sink, "_INTERVAL", 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("where", ["write", "close"])
+def test_the_others_do_not_wait_for_one_that_hangs(where: str) -> None:
+    hanging, whole = HangingSink(where), CollectSink()
+    before = threading.active_count()
+
+    pipeline = run(OptionalSink(hanging, "there is no small one", progress=lambda: 0), whole)
+
+    assert whole.calls == ["open", "close"]
+    assert len(whole.frames) == FRAMES
+    (warning,) = [warning for warning in pipeline.report.warnings if "small one" in warning]
+    assert warning.startswith("there is no small one: it got no further for ")
+    assert pipeline.report.outcome == "completed"
+    assert threading.active_count() == before
+
+
+@pytest.mark.usefixtures("impatient")
+def test_one_that_gets_on_is_waited_for() -> None:
+    slow, looks = GateSink(), itertools.count()
+
+    def progress() -> int:
+        look = next(looks)
+        # The last of some looks lets it go on.
+        if slow.pending and look % 4 == 3:
+            slow.release(min(slow.pending))
+        return look
+
+    optional = OptionalSink(slow, "there is no small one", progress=progress)
+    pipeline = run(optional)
+
+    assert slow.calls == ["open", "close"]
+    assert len(slow.frames) == FRAMES
+    assert optional.error is None
+    assert pipeline.report.outcome == "completed"
+
+
+def test_an_abort_does_not_wait_for_the_watch() -> None:
+    hanging, failing = HangingSink("write"), FailingSink("write:1", SinkError("the file failed"))
+    optional = OptionalSink(hanging, "there is no small one", progress=lambda: 0)
+    before = threading.active_count()
+
+    with pytest.raises(SinkError, match="the file failed"):
+        run(optional, failing)
+
+    assert optional.error is None
+    assert threading.active_count() == before
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the encoder in /proc")
+def test_a_stopped_encoder_of_the_small_video_does_not_hold_the_large_one(tmp_path: Path) -> None:
+    # However busy the machine is: what is not stopped gets on.
+    stopped, looks = threading.Event(), itertools.count(1)
+    small = VideoSink(OutputNames(tmp_path / "temp", "small-one"), fps=24, grace=0)
+    file = VideoSink(OutputNames(tmp_path / "made", "a"), fps=24)
+    optional = OptionalSink(small, "there is no small video", progress=lambda: 0 if stopped.is_set() else next(looks))
+    with (
+        nothing_survives(tmp_path),
+        FramePipeline([optional, file], chunk_size=1, finish=FinishedFrames()) as pipeline,
+    ):
+        for index in range(FRAMES):
+            pipeline.submit(torch.rand(1, 256, 256, 3))
+            if index == 3:
+                (encoder,) = [
+                    pid for pid in ffmpeg_children() if b"small-one" in Path(f"/proc/{pid}/cmdline").read_bytes()
+                ]
+                os.kill(encoder, signal.SIGSTOP)
+                stopped.set()
+
+    assert file.path is not None and not file.cut_short
+    assert probe(file.path).frames == FRAMES
+    assert "it got no further for" in str(optional.error)
