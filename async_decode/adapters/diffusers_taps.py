@@ -93,13 +93,13 @@ class WindowsInTime(Recipe):
         self._stride = int(vae.tile_sample_stride_num_frames)
         self._overlap = int(vae.tile_sample_min_num_frames) - self._stride
         self._frames_left = (clip.shape[2] - 1) * int(vae.temporal_compression_ratio) + 1
-        self._dropped = slice(1, None) if drops == "first" else slice(None, -1)
+        self._kept_frames = slice(1, None) if drops == "first" else slice(None, -1)
         self._before: Tensor | None = None
 
     def add(self, piece: Tensor) -> None:
         length = self._stride + 1
         if self._before is not None:
-            piece, length = self._blend_t(self._before, piece[:, :, self._dropped], self._overlap), self._stride
+            piece, length = self._blend_t(self._before, piece[:, :, self._kept_frames], self._overlap), self._stride
         done = piece[:, :, : min(length, self._frames_left)]
         self._frames_left -= done.shape[2]
         # A copy: a view would keep the window alive.

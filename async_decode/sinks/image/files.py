@@ -65,14 +65,14 @@ class ImageFilesSink(Sink):
     ) -> None:
         if writers is not None and writers < 1:
             raise ValueError(f"expected at least 1 writer, got {writers}")
-        self._asked = writers
+        self._fixed_writers = writers
         self._cores = cores
         self.pixel_format = encoder.pixel_format
         self._names = names
         self._encoder = encoder
         self._recorder: Recorder | None = None
         self._workers: Workers | None = None
-        self._saved: dict[int, Path] = {}
+        self._paths: dict[int, Path] = {}
         #: The names of the frames so far, whole or not, in their order.
         self.reserved: list[Path] = []
         self._stop = threading.Event()
@@ -101,7 +101,7 @@ class ImageFilesSink(Sink):
     @property
     def files(self) -> list[Path]:
         """The files that are whole, in the order of their frames."""
-        return [path for _, path in sorted(self._saved.copy().items())]
+        return [path for _, path in sorted(self._paths.copy().items())]
 
     def prepare(self) -> None:
         super().prepare()
@@ -111,8 +111,8 @@ class ImageFilesSink(Sink):
         self._encoder.check(clip)
         self._recorder = recorder
         lane = f"{self._encoder.name} writer"
-        if self._asked is not None:
-            self._workers = Workers(lane, self._asked)
+        if self._fixed_writers is not None:
+            self._workers = Workers(lane, self._fixed_writers)
         else:
             self._cores = self._cores or Cores()
             self._workers = Workers(lane, first_writers(self._cores.count), growing=True)
@@ -146,7 +146,7 @@ class ImageFilesSink(Sink):
     def _add_writers(self, workers: Workers) -> None:
         """Add writers if those that are there are behind and cores are idle."""
         behind = workers.waiting
-        if self._asked is not None or self._cores is None or not behind:
+        if self._fixed_writers is not None or self._cores is None or not behind:
             return
         idle = self._cores.idle()
         if idle is not None:
@@ -169,7 +169,7 @@ class ImageFilesSink(Sink):
                 self._encoder.encode(frame, file)
             self._look_for_nan(frame, index)
             path = name.publish()
-            self._saved[index] = path
+            self._paths[index] = path
             size = 0
             # Who moves a file that is whole does not make it one that failed.
             with suppress(OSError):
