@@ -82,6 +82,15 @@ def test_an_ffmpeg_that_fails(own_client: Client, own_ffmpeg: Server, models: Mo
     check_usable(own_client, own_ffmpeg, models)
 
 
+@pytest.fixture
+def impatient(own_client: Client) -> Iterator[None]:
+    """Ten seconds without progress are enough in place of sixty."""
+    own_client.post("/probe/patience/10", {})
+    yield
+    own_client.post("/probe/patience/60", {})
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("name", "fault"),
     [("mkv (FFV1)", "encoder"), ("webp (animated)", "encoder"), ("mkv (FFV1)", "folder"), ("mkv (FFV1)", "hang")],
@@ -130,12 +139,13 @@ def test_a_stand_in_that_fails_does_not_cost_the_file(
     said = {
         "encoder": "no stand-in today",
         "folder": "a file is where a folder should be",
-        "hang": "it got no further for 60 s, and was ended",
+        "hang": "it got no further for 10 s, and was ended",
     }
     assert said[fault] in warning
     check_usable(own_client, own_ffmpeg, models)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("by", ["cancel", "failure of another node"])
 def test_an_ffmpeg_that_hangs_ends_with_its_prompt(
     own_client: Client, own_ffmpeg: Server, models: Models, by: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections import defaultdict
 from typing import Any
@@ -28,6 +29,15 @@ async def open_all_gates(request: web.Request) -> web.Response:
     """Open every gate that somebody has come to."""
     for gate in list(_gates.values()):
         gate.set()
+    return web.Response()
+
+
+@PromptServer.instance.routes.post("/probe/patience/{seconds}")
+async def set_patience(request: web.Request) -> web.Response:
+    """How long the pack waits for what gets no further, so that a test need not wait for a minute."""
+    (module,) = [found for name, found in sys.modules.items() if name.endswith(".async_decode.sinks.patience")]
+    assert hasattr(module, "PATIENCE")
+    module.PATIENCE = float(request.match_info["seconds"])
     return web.Response()
 
 
