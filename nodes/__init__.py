@@ -1,4 +1,4 @@
-"""The ComfyUI side: schemas, the VAE, paths and metadata, progress and interrupts. No tensor arithmetic, no threads."""
+"""The ComfyUI side: schemas, the VAE, paths, progress, interrupts. No tensor arithmetic, one thread (background.py)."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class NodeRun:
         self._bar = comfy.utils.ProgressBar(1)
         self._shown = -1
         #: Since the node has returned, or will in a moment.
-        self._left = False
+        self._has_returned = False
         self._over = False
         #: Since another branch of the prompt has failed.
         self._patience: Patience | None = None
@@ -78,7 +78,7 @@ class NodeRun:
 
     def poll(self) -> None:
         """Show how many frames have been written; raise if the user has cancelled."""
-        if self._left:
+        if self._has_returned:
             # What the user cancels now is another prompt.
             background.runs.go_on()
             return
@@ -106,7 +106,7 @@ class NodeRun:
         failed = self.pipeline.error is not None or (closing.done() and closing.exception() is not None)
         if held is None or failed:
             return None
-        self._left = True
+        self._has_returned = True
         run = background.BackgroundRun(self.pipeline, held.pop_all(), self._events, lambda: self._output(files))
         background.runs.take(run)
         return run
@@ -141,7 +141,7 @@ class NodeRun:
 
     def ui(self, files: FilesShown) -> dict[str, list[Any]]:
         """What the node shows when it returns: its files, and the report, which says whether they are whole yet."""
-        if not self._left:
+        if not self._has_returned:
             self.poll()
             for warning in self.pipeline.report.warnings:
                 logging.warning("Async VAE Decode: %s", warning)
@@ -153,7 +153,7 @@ class NodeRun:
         return shown
 
     def _output(self, files: FilesShown) -> dict[str, Any]:
-        finishing = self._left and not self._over
+        finishing = self._has_returned and not self._over
         report = {**self.pipeline.report.to_json(), "run": self._events.run_id, "finishing": finishing}
         if finishing:
             report["outcome"] = "running"

@@ -27,7 +27,7 @@ class OptionalSink(Sink):
         missing: what there will not be if it fails, for people to read: the note says it, and why.
         progress: how far ``sink`` is, in whatever it counts; called from a thread of this sink. Where somebody waits
             for ``sink`` and it gets no further for a minute, or for as long as the run has taken, it has failed.
-            Default ``None``: it is waited for as long as it takes.
+            Default: ``None``, it is waited for as long as it takes.
 
     Attributes:
         error: what it failed with; ``None``: it has not.
@@ -41,7 +41,7 @@ class OptionalSink(Sink):
         # Guards the error, and what the watch looks at.
         self._lock = threading.Lock()
         self._pending = 0
-        self._closing = False
+        self._close_was_called = False
         self._ended = False
         self._aborted = False
         self._over = threading.Event()
@@ -90,7 +90,7 @@ class OptionalSink(Sink):
         return passed
 
     def close(self) -> None:
-        self._closing = True
+        self._close_was_called = True
         try:
             self._attempt(self._sink.close)
         finally:
@@ -107,11 +107,11 @@ class OptionalSink(Sink):
         while self.error is None and not self._over.wait(_INTERVAL):
             with self._lock:
                 pending = self._pending
-            if not pending and not self._closing:
+            if not pending and not self._close_was_called:
                 patience = None
                 continue
             patience = patience or Patience(time.monotonic() - began)
-            if patience.ended((pending, self._closing, progress())):
+            if patience.ended((pending, self._close_was_called, progress())):
                 self._forgives(SinkError(f"it got no further for {patience.seconds:.0f} s, and was ended"))
                 self._sink.abort()
 
