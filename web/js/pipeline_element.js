@@ -328,12 +328,13 @@ function textIsLight(element) {
 }
 
 /**
- * How long it will take, or has taken where that cannot be told.
+ * How long it will take, or has taken where that cannot be told: before two steps, and when the decoder is done and its
+ * pace says nothing of what is left to save.
  * @param {PipelineRun} run
  */
 function timeText(run) {
   const left = run.secondsLeft;
-  if (left !== null) return message("left", { time: secondsText(left) });
+  if (left !== null && left > 0) return message("left", { time: secondsText(left) });
   const time = secondsText(Math.floor(run.elapsed));
   return run.written > 0 || run.savesOnly ? time : message("decodingFor", { time });
 }
