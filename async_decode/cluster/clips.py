@@ -59,7 +59,9 @@ def clips_of(places: list[str], to: str, *, inputs: str = "") -> list[Clip]:
             )
         size, stamp = _stamped(latent)
         told = hashlib.sha256(f"{inputs} {latent}".encode()).hexdigest() if inputs else ""
-        label = target if "*" not in target else str(PurePosixPath(target).parent)
+        folder, _, file = to.rpartition("/")
+        # Frames of a clip in a folder of its own are known by that.
+        label = target.rpartition("/")[0] if "*" in file and "{" in folder and "{" not in file else target
         clips[target] = Clip(label, latent, target, size, stamp, told)
     return list(clips.values())
 

@@ -10,7 +10,6 @@ import shutil
 import socket
 import tempfile
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -19,9 +18,11 @@ from ..errors import AsyncDecodeError, Cancelled
 from ..pipeline.decode_into import decode_into
 from ..sinks import Sink
 from ..sinks.frames_hash import FramesHash
+from ..sinks.given_names import GivenNames
 from ..sinks.paths import Options, sinks_for
 from .clips import Clip, Line, facts_of
-from .latent_files import LatentFile, read_latent, store
+from .latent_files import LatentFile, read_latent
+from .stores import beside, is_store, remove, upload
 from .vaes import LoadedVAE
 
 
@@ -70,7 +71,8 @@ def decode_clip(
                 decoder=decoder,
                 on_progress=on_progress,
             )
-            files = place.finished(result.files)
+            place.finish(result.files, overwrite=options.overwrite)
+            size = sum(path.stat().st_size for path in result.files)
     except (Cancelled, KeyboardInterrupt):
         raise
     except Exception as error:
@@ -84,8 +86,8 @@ def decode_clip(
         "content": file.content,
         "frames": report.frames,
         "hash": frames_hash.hexdigest,
-        "files": len(files),
-        "bytes": sum(path.stat().st_size for path in result.files if path.exists()),
+        "files": len(result.files),
+        "bytes": size,
         "seconds": round(time.monotonic() - began, 3),
         "decoder": report.decoder,
         "decoding": None if decoding is None else decoding.kind,
@@ -102,7 +104,7 @@ class _Place:
         self._to = to
         self._folder: Path | None = None
         self.local = to
-        if "://" in to:
+        if is_store(to):
             self._folder = Path(tempfile.mkdtemp(prefix="async-decode-"))
             self.local = str(self._folder / PurePosixPath(to).name)
 
@@ -113,25 +115,20 @@ class _Place:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def finished(self, files: list[Path]) -> list[str]:
-        """Where ``files``, which are whole, are in the end."""
+    def finish(self, files: list[Path], *, overwrite: bool) -> None:
+        """Bring ``files``, which are whole, to their place.
+
+        Raises:
+            SinkError: one of them cannot be written there.
+        """
         if self._folder is None:
-            return [str(path) for path in files]
-        filesystem, path = store(self._to)
-        folder = path.rpartition("/")[0]
-        if folder:
-            filesystem.makedirs(folder, exist_ok=True)
-        names = []
+            return
+        folder = self._to.rpartition("/")[0]
         for file in files:
-            name = f"{folder}/{file.name}" if folder else file.name
-            part = f"{name}.{uuid.uuid4().hex[:8]}.part"
-            try:
-                # A reader sees the file under its name when it is whole, or not at all.
-                filesystem.put_file(str(file), part)
-                filesystem.mv(part, name)
-            except BaseException:
-                if filesystem.exists(part):
-                    filesystem.rm_file(part)
-                raise
-            names.append(f"{self._to.partition('://')[0]}://{name}")
-        return names
+            upload(file, f"{folder}/{file.name}")
+        names = GivenNames(self.local, overwrite=True)
+        if overwrite and names.numbered:
+            # Of a longer clip that was there, no frame stays.
+            for name in beside(self._to).keys() - {file.name for file in files}:
+                if names.takes(name):
+                    remove(f"{folder}/{name}")

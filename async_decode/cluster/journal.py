@@ -21,7 +21,8 @@ from ..errors import SinkError
 from ..sinks.files import file_error
 from ..sinks.given_names import GivenNames, check_folder, is_numbered
 from .clips import Clip, Line, facts_of
-from .latent_files import read_latent, stamp_of, store
+from .latent_files import read_latent, stamp_of
+from .stores import beside, is_store, stamp_now
 
 
 class Journal:
@@ -40,6 +41,8 @@ class Journal:
         #: Lines by file, of what was begun and may have left something there; files that were whole once.
         self._begun: dict[str, Line] = {}
         self._done: set[str] = set()
+        #: Marks of what stores had when they were looked at, by place.
+        self._in_stores: dict[str, str] = {}
         check_folder(self.path)
         try:
             texts = self.path.read_bytes().split(b"\n") if self.path.exists() else []
@@ -86,6 +89,21 @@ class Journal:
         except OSError as error:
             raise file_error(self.path, error) from error
 
+    def look(self, clips: list[Clip]) -> None:
+        """See what stores have of ``clips``: by one listing a folder, not by a question a clip.
+
+        Raises:
+            SinkError: a folder cannot be listed, as there is no such bucket, or nobody may.
+        """
+        folders: set[str] = set()
+        for to in (clip.to for clip in clips if is_store(clip.to)):
+            folder = to.rpartition("/")[0]
+            if _numbered(to):
+                self._in_stores[to] = _mark_of(to)
+            elif folder not in folders:
+                folders.add(folder)
+                self._in_stores.update({f"{folder}/{name}": mark for name, mark in beside(to).items()})
+
     def begin(self, clip: Clip) -> None:
         """Say that ``clip`` is begun, and what is at its place by now."""
         self.write({**facts_of(clip), "status": "begun", "before": _mark_of(clip.to)})
@@ -93,13 +111,13 @@ class Journal:
     def is_whole(self, clip: Clip) -> bool:
         """Whether ``clip`` was decoded already, with the same VAE and options, from the same latent."""
         last = self._last.get(clip.to)
-        if last is None or last.get("inputs") != clip.inputs or not _there(clip.to):
+        if last is None or last.get("inputs") != clip.inputs or not self._is_there(clip.to):
             return False
         if last.get("status") == "begun":
             return (
                 not _numbered(clip.to)
                 and last.get("stamp") == clip.stamp
-                and _mark_of(clip.to) != last.get("before", "")
+                and self._seen(clip.to) != last.get("before", "")
             )
         if last.get("status") != "done":
             return False
@@ -118,7 +136,7 @@ class Journal:
             return False
         # Frames get their names one by one; they are ours where nobody had any.
         before = str(begun.get("before", ""))
-        return before == "" if _numbered(clip.to) else _mark_of(clip.to) != before
+        return before == "" if _numbered(clip.to) else self._seen(clip.to) != before
 
     def check(self, clip: Clip) -> None:
         """See whether ``clip`` may be written where it is to be.
@@ -126,8 +144,15 @@ class Journal:
         Raises:
             SinkError: a file is there that no run of this journal has made, or a folder.
         """
-        if _there(clip.to) and not self.is_ours(clip):
+        if self._is_there(clip.to) and not self.is_ours(clip):
             raise SinkError(f"{clip.to} is there already; choose another name, or say overwrite=True")
+
+    def _is_there(self, to: str) -> bool:
+        return bool(self._seen(to) if is_store(to) else GivenNames(to, overwrite=True).paths)
+
+    def _seen(self, to: str) -> str:
+        """The mark of what is at ``to``; of a store, as it was when it was looked at."""
+        return self._in_stores.get(to, "") if is_store(to) else _mark_of(to)
 
 
 def _numbered(to: str) -> bool:
@@ -137,15 +162,13 @@ def _numbered(to: str) -> bool:
 def _mark_of(to: str) -> str:
     """What tells the file that is at ``to`` from another one; of frames, whether there are any; empty without."""
     if _numbered(to):
-        return "frames" if _there(to) else ""
+        if is_store(to):
+            names = GivenNames(to.rpartition("/")[2], overwrite=True)
+            return "frames" if any(names.takes(name) for name in beside(to)) else ""
+        return "frames" if GivenNames(to, overwrite=True).paths else ""
+    if is_store(to):
+        return stamp_now(to)
     try:
         return stamp_of(to)
     except OSError:
         return ""
-
-
-def _there(to: str) -> bool:
-    if "://" in to:
-        filesystem, path = store(to)
-        return bool(filesystem.glob(path)) if "*" in path else bool(filesystem.exists(path))
-    return bool(GivenNames(to, overwrite=True).paths)

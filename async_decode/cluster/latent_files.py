@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..demo.weights import read_safetensors
 from ..errors import DecodeError
+from .stores import forget, is_store, reaching, stamp_in, store
 
 #: Endings of files with latents.
 ENDINGS = (".latent", ".safetensors", ".pt", ".pth")
@@ -98,6 +99,8 @@ def found_places(given: Iterable[str]) -> list[str]:
         DecodeError: one of them names nothing.
     """
     places: dict[str, None] = {}
+    given = list(given)
+    forget(given)
     for place in given:
         found = _of(place)
         if not found:
@@ -109,13 +112,13 @@ def found_places(given: Iterable[str]) -> list[str]:
 def _of(place: str) -> list[str]:
     if place.endswith((".txt", ".jsonl")):
         return _of_manifest(place)
-    if "://" in place:
+    if is_store(place):
         filesystem, path = store(place)
         scheme = place.partition("://")[0]
-        if any(sign in path for sign in "*?["):
-            found = filesystem.glob(path)
-        else:
-            found = filesystem.find(path) if filesystem.isdir(path) else [path]
+        with reaching(place, "listed", DecodeError):
+            # One listing; what is no folder has nothing below it.
+            pattern = any(sign in path for sign in "*?[")
+            found = filesystem.glob(path) if pattern else filesystem.find(path) or [path]
         return sorted(f"{scheme}://{name}" for name in found if name.lower().endswith(ENDINGS))
     if os.path.isdir(place):
         return sorted(str(path) for path in Path(place).rglob("*") if path.name.lower().endswith(ENDINGS))
@@ -146,6 +149,7 @@ def _of_manifest(place: str) -> list[str]:
             line = told
         beside = "://" in line or os.path.isabs(line) or "://" in place
         found.append(line if beside else os.path.join(os.path.dirname(place), line))
+    forget(found)
     return found
 
 
@@ -155,11 +159,9 @@ def stamp_of(place: str) -> str:
     Raises:
         OSError: there is no such file.
     """
-    if "://" in place:
+    if is_store(place):
         filesystem, path = store(place)
-        facts = filesystem.info(path)
-        told = [facts.get(name) for name in ("ETag", "etag", "md5Hash", "mtime", "created", "LastModified")]
-        return f"{facts['size']} {next((tag for tag in told if tag), '')}"
+        return stamp_in(filesystem.info(path))
     facts = os.stat(place)
     return f"{facts.st_size} {facts.st_mtime_ns}"
 
@@ -171,28 +173,12 @@ def read_bytes(place: str) -> bytes:
         DecodeError: it is not there, or cannot be read.
     """
     try:
-        if "://" in place:
+        if is_store(place):
             filesystem, path = store(place)
-            return bytes(filesystem.cat_file(path))
+            with reaching(place, "read", DecodeError):
+                return bytes(filesystem.cat_file(path))
         return Path(place).read_bytes()
     except FileNotFoundError as error:
         raise DecodeError(f"{place}: there is no such file") from error
     except OSError as error:
         raise DecodeError(f"{place} cannot be read: {error.strerror or error}") from error
-
-
-def store(place: str) -> tuple[Any, str]:
-    """The file system of ``fsspec`` for ``place``, and the path there.
-
-    Raises:
-        DecodeError: fsspec, or what it needs for this kind of place, is not installed.
-    """
-    try:
-        import fsspec  # type: ignore[import-untyped]
-
-        filesystem, path = fsspec.core.url_to_fs(place)
-    except ImportError as error:
-        raise DecodeError(f'{place}: {error}; pip install "async-vae-decode[ray]", and what fsspec asks for') from error
-    except ValueError as error:
-        raise DecodeError(f"{place}: {error}") from error
-    return filesystem, path

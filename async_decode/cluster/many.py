@@ -22,6 +22,7 @@ from .clips import Clip, Line, clips_of, facts_of
 from .decode_clip import decode_clip
 from .journal import Journal
 from .latent_files import found_places
+from .stores import is_store
 from .vaes import VAEPlace
 
 #: Called with ``found`` and the number of clips, then with what happens to each: ``begun``, ``running`` with its frames
@@ -103,10 +104,11 @@ def decode_many(
     clips = clips_of(found_places(os.fspath(name) for name in given), to, inputs=_inputs(place, options))
     # What is wrong with the options is known before anything is decoded, not once for each clip.
     first = clips[0].to
-    if "://" in first:
+    if is_store(first):
         first = str(Path(tempfile.gettempdir(), PurePosixPath(first).name))
     sink_for(first, dataclasses.replace(options, overwrite=True))
     journal = Journal(report if report is not None else _beside(to))
+    journal.look(clips)
     told = on_line if on_line is not None else lambda _line: None
     told({"status": "found", "clips": len(clips)})
     done: dict[str, Line] = {}
@@ -199,7 +201,7 @@ def _inputs(place: VAEPlace, options: Options) -> str:
 
 def _beside(to: str) -> Path:
     """Where the journal is when nobody names a place: in the last folder that all clips share."""
-    if "://" in to:
+    if is_store(to):
         return Path("async-decode.jsonl")
     folder = Path(to.split("{")[0].split("*")[0] + "x").parent
     return folder / "async-decode.jsonl"

@@ -72,10 +72,13 @@ class GivenNames(OutputNames):
         if not self.numbered:
             path = self.folder / self.stem
             return [path] if os.path.lexists(path) else []
-        of_frame = re.compile(self._pattern())
         if not self.folder.is_dir():
             return []
-        return sorted(path for path in self.folder.iterdir() if of_frame.fullmatch(path.name))
+        return sorted(path for path in self.folder.iterdir() if self.takes(path.name))
+
+    def takes(self, name: str) -> bool:
+        """Whether ``name`` is that of the file, or of one of the frames."""
+        return re.fullmatch(self._pattern(), name) is not None
 
     def check(self) -> None:
         """See whether the names may be used.

@@ -309,6 +309,8 @@ def test_images_sound_and_formats(tmp_path: Path) -> None:
     latent = str(tmp_path / "in")
 
     assert main(["decode", latent, "--out", str(tmp_path / "{name}" / "*.jpg"), "--quality", "80"]) == 0
+    both = [latent, str(save(tmp_path / "b.latent", small(1)))]
+    assert len({line["clip"] for line in decode_many(both, str(tmp_path / "all" / "{name}-*.png")).lines}) == 2
     assert run(tmp_path, latent, "--format", "av1", "--preset", "ultrafast", out="{name}.mp4") in (0, 3)
     assert run(tmp_path, latent, "--sound", str(tmp_path / "sound.wav"), out="heard/{name}.mkv") == 0
 
