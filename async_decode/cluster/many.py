@@ -106,7 +106,7 @@ def decode_many(
     first = clips[0].to
     if is_store(first):
         first = str(Path(tempfile.gettempdir(), PurePosixPath(first).name))
-    sink_for(first, dataclasses.replace(options, overwrite=True))
+    sink_for(first, dataclasses.replace(options, overwrite=True), elsewhere=ray is not None)
     journal = Journal(report if report is not None else _beside(to))
     journal.look(clips)
     told = on_line if on_line is not None else lambda _line: None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 from ..errors import SinkError
 from .base import Sink
+from .ffmpeg import find_ffmpeg
 from .given_names import GivenNames, is_numbered
 from .image.deep import Png16Encoder, TiffEncoder
 from .image.exr import ExrEncoder
@@ -21,8 +23,10 @@ from .image.formats import ImageEncoder, JpegEncoder, PngEncoder, WebpEncoder
 from .tensor import TensorSink
 from .video.catalogue import VIDEO_FORMATS
 from .video.format import VideoFormat
+from .video.hardware import hardware_formats
 from .video.sink import VideoSink
 from .video.sound import Sound
+from .video.working import works
 
 #: Where frames go: a path, a sink, several of both, or ``None``: into a tensor.
 Target = str | os.PathLike[str] | Sink | None
@@ -85,6 +89,8 @@ _IMAGES: Mapping[str, tuple[tuple[str, ...], MakeEncoder, str | None]] = {
     "exr-float": ((".exr",), lambda given: _exr(given, half=False), "compression"),
 }
 _VIDEOS: Mapping[str, VideoFormat] = {video.name: video for video in VIDEO_FORMATS.values()}
+#: Those of hardware, which are only ever asked for, never told by an ending.
+_HARDWARE: Mapping[str, VideoFormat] = {video.name: video for video in hardware_formats().values()}
 #: The names of the formats of images, and of videos (those of the nodes' widgets are known as well).
 IMAGE_NAMES, VIDEO_NAMES = tuple(_IMAGES), tuple(_VIDEOS)
 #: Options that videos, or images, have no use for.
@@ -92,13 +98,14 @@ _OF_IMAGES = {"compression", "color_space", "writers"}
 _OF_VIDEOS = {"fps", "preset", "sound", "trim_to_sound", "ping_pong", "repeats", "convert_on_device"}
 
 
-def sink_for(path: str | os.PathLike[str], options: Options, *, gpu: bool = False) -> Sink:
+def sink_for(path: str | os.PathLike[str], options: Options, *, gpu: bool = False, elsewhere: bool = False) -> Sink:
     """Who writes ``path``: a video, or images where it has a place for their number (``*``, ``%05d``).
 
     Args:
         path: as somebody has written it.
         options: how it is written.
         gpu: the frames come from a GPU.
+        elsewhere: another machine will write: nothing is said about the hardware of this one.
 
     Raises:
         SinkError: the path, its ending or an option makes no sense; the message names the value and the remedy.
@@ -111,7 +118,7 @@ def sink_for(path: str | os.PathLike[str], options: Options, *, gpu: bool = Fals
             encoder = _encoder(names.stem, options)
             return ImageFilesSink(names, encoder, writers=options.writers)
         _refuse(options, _OF_IMAGES, f"{os.fspath(path)!r} is a video")
-        return _video(names, options, gpu)
+        return _video(names, options, gpu, elsewhere)
     except (ValueError, TypeError) as error:
         raise SinkError(f"{os.fspath(path)!r}: {error}") from error
 
@@ -158,12 +165,17 @@ def useless(path: str | os.PathLike[str], asked: str | None) -> set[str]:
     return _OF_IMAGES | ({"quality"} if _format_of(name, asked).crf_range is None else set())
 
 
-def _video(names: GivenNames, options: Options, gpu: bool) -> VideoSink:
+def _video(names: GivenNames, options: Options, gpu: bool, elsewhere: bool) -> VideoSink:
     video = _format_of(names.stem, options.format)
     if options.fps is None:
         raise SinkError(f"fps: {names.stem!r} is a video; say how many frames a second, such as fps=24")
     if video.crf_range is None:
         _refuse(options, {"quality"}, f"{video.name} has no such choice")
+    if video.name in _HARDWARE and not elsewhere and not _works_here(video.name):
+        raise SinkError(
+            f"format: {video.encoder} does not work on this machine, for want of its hardware, of a driver, or of an "
+            f"ffmpeg that has it; take another format, such as {next(iter(_VIDEOS))}"
+        )
     return VideoSink(
         names,
         fps=options.fps,
@@ -179,13 +191,23 @@ def _video(names: GivenNames, options: Options, gpu: bool) -> VideoSink:
     )
 
 
+@functools.cache
+def _works_here(name: str) -> bool:
+    """Whether hardware encodes a frame in this format; where there was no answer in time, it may only be slow."""
+    return works(_HARDWARE[name], find_ffmpeg()) is not False
+
+
 def _format_of(name: str, asked: str | None) -> VideoFormat:
     """The format of the video ``name``: the one ``asked`` for, or the first with its ending."""
     ending = Path(name).suffix.lower()
     if asked is not None:
-        video = _VIDEOS.get(asked) or VIDEO_FORMATS.get(asked)
+        named = {**_VIDEOS, **VIDEO_FORMATS, **_HARDWARE, **hardware_formats()}
+        video = named.get(asked)
         if video is None:
-            raise SinkError(f"format: expected one of {', '.join(_VIDEOS)} for a video, got {asked!r}")
+            raise SinkError(
+                f"format: expected one of {', '.join(_VIDEOS)} for a video, or of hardware {', '.join(_HARDWARE)}, "
+                f"got {asked!r}"
+            )
         if video.extension != ending:
             raise SinkError(f"format: {asked} is written to {video.extension} files, got {name!r}")
         return video

@@ -189,6 +189,10 @@ def test_a_run_that_was_killed_after_a_file_got_its_name_knows_it_again(tmp_path
         (["{in}"], "clip.mkv", "would both become"),
         (["{in}"], "{name}.txt", "ending"),
         (["{in}", "--format", "divx"], "{name}.mp4", "h264"),
+        # The hardware that is least likely to be where tests run.
+        (["{in}", "--format", "h264-amf"], "{name}.mp4", "h264_amf does not work on this machine"),
+        (["{in}", "--format", "mp4 (H.265 AMF)"], "{name}.mp4", "such as h264"),
+        (["{in}", "--format", "hevc-nvenc"], "{name}.mkv", "is written to .mp4 files"),
         (["{in}", "--quality", "99"], "{name}.mp4", "crf"),
         (["{in}", "--vae", "nowhere"], "{name}.mp4", "nowhere is neither"),
         (["{in}", "--comfyui", "{in}", "--vae", "a"], "{name}.mp4", "not ComfyUI's folder"),
