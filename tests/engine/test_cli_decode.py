@@ -403,3 +403,24 @@ def test_ctrl_c_ends_clean_and_the_next_run_goes_on(tmp_path: Path) -> None:
     assert left == {"async-decode.jsonl", "z_cut-short.mp4"}
     assert main([*arguments, "--device", "cpu"]) == 0
     assert {path.name for path in (tmp_path / "clips").glob("*.mp4")} == {"a.mp4", "z.mp4", "z_cut-short.mp4"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's here")
+def test_the_second_ctrl_c_does_not_wait_for_the_first() -> None:
+    program = """
+import os, signal, time
+from async_decode.cli.decode import _twice_at_once
+with _twice_at_once():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(600)
+    except KeyboardInterrupt:
+        print("ending in order", flush=True)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(600)
+    finally:
+        print("ended in order", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "ending in order\n", "ended at once\n")

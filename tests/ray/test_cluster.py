@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from imageio_ffmpeg import count_frames_and_secs
 
 ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 pytestmark = pytest.mark.timeout(300)
@@ -217,6 +219,58 @@ def test_ctrl_c_of_the_head_leaves_no_process_and_the_next_run_decodes_only_what
     assert skipped == set(there)
     assert {path: path.stat().st_mtime_ns for path in there} == there
     assert len([path for path in tmp_path.glob("*.mkv") if "cut-short" not in path.name]) == CLIPS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for what is left in /proc")
+def test_a_head_that_is_killed_takes_its_workers_along_and_the_next_run_goes_on(latents: Path, tmp_path: Path) -> None:
+    mark = f"async-decode-{uuid.uuid4().hex}"
+    out = tmp_path / "out"
+    # The longest, so that there is always one in hand.
+    names = [f"{number:02}" for number in range(CLIPS) if number % 4 == 3]
+    for name in names:
+        shutil.copy(latents / f"{name}.pt", tmp_path / f"{name}.pt")
+    arguments = ["decode", str(tmp_path / "*.pt"), "--out", str(out / "{name}.mkv"), "--fps", "8", "--ray", "auto"]
+    head = subprocess.Popen(
+        [sys.executable, "-m", "async_decode", *arguments, "--workers", "2"],
+        cwd=ROOT,
+        env={**os.environ, **VARIABLES, "ASYNC_DECODE_TEST": mark},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 200
+        while len(list(out.glob("*.mkv"))) < 2:
+            assert time.monotonic() < deadline and head.poll() is None
+            time.sleep(0.02)
+        assert _workers(mark)
+
+        head.kill()
+        head.wait()
+
+        # Ray ends them when their driver is gone; two processes of Ray's own may stay a while.
+        deadline = time.monotonic() + 60
+        while _workers(mark):
+            assert time.monotonic() < deadline, _workers(mark)
+            time.sleep(0.05)
+    finally:
+        for process, _ in _marked(mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+    there = {path: path.stat().st_mtime_ns for path in out.glob("*.mkv")}
+    assert 2 <= len(there) < len(names)
+    assert {path.name: count_frames_and_secs(str(path))[0] for path in there} == {path.name: 13 for path in there}
+
+    outcome = decode_many(str(tmp_path / "*.pt"), str(out / "{name}.mkv"), options=Options(fps=8))
+
+    assert {Path(line["file"]) for line in outcome.lines if line["status"] == "skipped"} == set(there)
+    assert {path: path.stat().st_mtime_ns for path in there} == there
+    # Nor is anything left of what was in hand.
+    assert _whole(out) == names
+
+
+def _workers(mark: str) -> list[str]:
+    """What decodes and encodes there: our actors, by the names that Ray gives them, and ffmpeg."""
+    return [command for _, command in _marked(mark) if re.search(r"ray::\w*decode|ffmpeg", command, re.IGNORECASE)]
 
 
 def _marked(mark: str) -> list[tuple[int, str]]:
