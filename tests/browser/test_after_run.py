@@ -113,10 +113,14 @@ def test_what_was_saved_is_shown(
         elif previewed.issuperset(nodes.values()):
             break
     assert previewed.issuperset(nodes.values()), "without a preview there is nothing that could be left"
-    # What the help pages show.
+    # What the help pages show: a node as a whole, however many inputs it has.
+    size = page.viewport_size
+    page.set_viewport_size({"width": 1280, "height": 1400})
     for type, node in {**nodes, "AsyncVAEDecode": decode}.items():
         front_end.centre(node, scale=1.0)
         front_end.screenshot(f"help-{type}", node)
+    assert size is not None
+    page.set_viewport_size(size)
     if renderer == "litegraph":
         # Only what is in view is drawn.
         front_end.centre(decode, *nodes.values())
