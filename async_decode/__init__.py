@@ -9,10 +9,10 @@ writers: the same frames, in memory that does not grow with the clip. This packa
 
     async_decode.decode(pipe.vae, latents, "clip.mp4", fps=16)
 
-The way of a frame, from a node to a video file, each file on a lower floor than the one before:
+The way of a frame, from a node to a video file; none of these files imports one that stands before it:
 
-1. ``nodes/save_video.py``: the node; makes of its inputs a VAE, a latent and a sink.
-2. ``nodes/execute.py``: chooses the taps, loads the VAE, and lets a pipeline decode.
+1. ``nodes/save_video.py``: the node; makes the video's sinks (``VideoSink`` and what else shows it).
+2. ``nodes/execute.py``: chooses the tap, loads the VAE, and lets a ``FramePipeline`` decode.
 3. ``async_decode/pipeline/frame_pipeline.py``: the tap hands each piece that the VAE makes to ``submit``.
 4. ``async_decode/pipeline/chunks.py``: pieces are finished on the device, into the staging memory of a free slot.
 5. ``async_decode/pipeline/copy_thread.py``: full chunks cross to the host and go to every sink.

@@ -15,7 +15,7 @@ import folder_paths
 import torch
 from comfy import model_management
 
-from ..async_decode import Clip, Decoding, FinishedFrames, Tap
+from ..async_decode import Clip, Decoding, FinishedFrames, FramePipeline, Tap
 from ..async_decode.device.ring import plan_ring
 from ..async_decode.pipeline.stages import formats_of
 from ..async_decode.sinks import Sink, TensorSink
@@ -111,7 +111,7 @@ async def decode(
     with vae_side.device_context(vae.device):
         vae_side.load(vae, ladder, latent, ring_bytes=ring_bytes)
     with contextlib.ExitStack() as held:
-        pipeline = held.enter_context(node_run)
+        pipeline: FramePipeline = held.enter_context(node_run)
         # Not around the whole block: other nodes run in this thread while this one waits below.
         with vae_side.device_context(vae.device), vae_side.explained(vae, latent):
             try:
@@ -173,7 +173,7 @@ async def save_images(
     )
     node_run.pipeline.warnings.extend(notes)
     with contextlib.ExitStack() as held:
-        pipeline = held.enter_context(node_run)
+        pipeline: FramePipeline = held.enter_context(node_run)
         with vae_side.device_context(images.device):
             closed = pipeline.feed(images)
         background_run = await node_run.wait_or_leave(closed, held if later else None, files)

@@ -93,7 +93,7 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
         result = await execute.decode(
             vae,
             latent,
-            file.sinks,
+            file.sinks,  # a VideoSink, and one more where browsers do not play the format
             chunk_size=chunk_size,
             buffer_depth=buffer_depth,
             output_images=output_images or is_connected(IMAGES),
