@@ -11,6 +11,11 @@ import pytest
 # ten times as long. Read when torch is first imported; servers that tests start inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import torch  # noqa: E402
+
+if not torch.cuda.is_available():
+    # Where there is no GPU, kernels run in Triton's interpreter; read when Triton is first imported, by whomever.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 #: Long runs, which nobody waits for by accident: ``pytest tests/soak`` collects them.
 collect_ignore = ["soak"]

@@ -16,22 +16,24 @@ let last = Promise.resolve();
  * @throws {Error} the workflow is as it was, since it could not be changed without loss
  */
 export function perform(plan) {
-  const turn = last.then(() => performNow(plan()));
+  const turn = last.then(() => performNow(plan));
   last = turn.catch(() => {});
   return turn;
 }
 
 /**
- * @param {import("./swap_graph.js").Swap[]} swaps
+ * @param {() => import("./swap_graph.js").Swap[]} plan
  * @returns {Promise<number>}
  */
-async function performNow(swaps) {
-  if (!swaps.length) return 0;
+async function performNow(plan) {
   const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker;
   // What was changed before this is a step of its own. Older front ends call it otherwise.
   (tracker.captureCanvasState ?? tracker.checkState).call(tracker);
   const root = rootGraph();
   const before = serialized();
+  // Afterwards: older front ends give a widget that is connected its value when they write the file.
+  const swaps = plan();
+  if (!swaps.length) return 0;
   const wanted = structuredClone(before);
   const made = swaps.flatMap((swap) => {
     const { graph } = swap.gone[0];
