@@ -11,7 +11,7 @@ import pytest
 # ten times as long. Read when torch is first imported; servers that tests start inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch  # noqa: E402
+import torch
 
 if not torch.cuda.is_available():
     # Where there is no GPU, kernels run in Triton's interpreter; read when Triton is first imported, by whomever.
