@@ -466,8 +466,10 @@ def test_widgets_offer_what_the_new_node_takes(open_front_end: Callable[..., Fro
         front_end.centre(video, scale=0.8)
         node = front_end.page.locator(f'[data-node-id="{video}"]')
         node.get_by_role("combobox").filter(has_text="mp4 (H.264)").click()
-        front_end.page.get_by_role("option", name="gif").wait_for()
-        assert front_end.page.get_by_role("option").all_inner_texts() == offered
+        front_end.page.get_by_role("option", name=offered[1]).wait_for()
+        shown = front_end.page.get_by_role("option").all_inner_texts()
+        # Newer front ends make the end of a long list when somebody scrolls there.
+        assert len(shown) > 10 and shown == offered[: len(shown)]
 
 
 def test_whole_workflow_with_subgraphs_modes_and_reroutes(
