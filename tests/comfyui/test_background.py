@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -200,6 +201,35 @@ def test_a_failure_after_the_prompts_success_is_told(
     encoders.go()
     wait_for_end(own_ffmpeg)
     check_usable(own_client, own_ffmpeg, models)
+
+
+def test_a_disk_that_is_full_after_the_prompts_success(
+    client: Client, server: Server, models: Models, small_disk: Path
+) -> None:
+    # Less room than the video takes, which is lossless.
+    (small_disk / "filler").write_bytes(bytes(2**20 - 40 * 2**13))
+    prompt = Prompt()
+    images = prompt.add("TestImages", shape="97,64,64,3", seed=3, dtype="float32", layout="contiguous")
+    prefix = f"{small_disk.name}/a"
+    node = client.add(prompt, "AsyncSaveVideo", images=images, filename_prefix=prefix, quality=0, **BACKGROUND)
+    result = client.run(prompt, check=False)
+
+    if result.ok:
+        run = run_of(result, node)
+        told = client.events.wait(FAILED, run=run).data
+        message = told["message"]
+        assert state_of(client, run) == "failed"
+    else:
+        # The encoder was as fast as the decoder.
+        message = (result.error or {})["exception_message"]
+    assert "No space left on device" in message, message
+    left = [name for name in names_in(small_disk) if name != "filler"]
+    assert left == [] or left == ["a_00001_cut-short.mp4"]
+    if left:
+        said = re.search(r"The first (\d+) frames are in", message)
+        # A packet that is there in part may give one more.
+        assert said and probe(small_disk / left[0]).frames - int(said[1]) in (0, 1)
+    check_usable(client, server, models)
 
 
 def test_an_interrupt_ends_the_prompt_that_runs_and_not_the_file_of_another(
