@@ -104,6 +104,11 @@ def test_what_was_saved_is_shown(
         previewed |= set(page.evaluate("() => window.previewed"))
         for type, node in nodes.items():
             saved = entry["outputs"][node]["images"]
+            if is_early_vue(front_end):
+                # Only what is in view, and large, is drawn.
+                front_end.centre(node, scale=1.0)
+            if "Video" in type and is_early_vue(front_end):
+                continue
             if "Video" in type:
                 shows_video(front_end, node, type, [96, 64])
             else:
@@ -140,6 +145,7 @@ def test_a_file_that_browsers_do_not_play_is_named_and_can_be_had(
     open_front_end: Callable[..., FrontEnd], renderer: Renderer, tmp_path: Path
 ) -> None:
     front_end = open_front_end(renderer=renderer)
+    needs_videos(front_end)
     front_end.page.evaluate(MEDIA)
     images = front_end.add("TestImages", shape="9,128,192,3", pos=(40, 100))
     node = front_end.add("AsyncSaveVideo", format="mov (ProRes 422 HQ)", filename_prefix="after/prores", pos=(400, 100))
@@ -158,6 +164,17 @@ def test_a_file_that_browsers_do_not_play_is_named_and_can_be_had(
     assert link.inner_text() == saved["filename"] == download.value.suggested_filename
     kept = front_end.server.output / saved["subfolder"] / saved["filename"]
     assert (tmp_path / "file.mov").read_bytes() == kept.read_bytes()
+
+
+def is_early_vue(front_end: FrontEnd) -> bool:
+    """Whether it draws with the Vue nodes of 0.3.64, which are experimental there."""
+    return front_end.label.startswith("vue") and front_end.server.core.version == "0.3.64"
+
+
+def needs_videos(front_end: FrontEnd) -> None:
+    """Skip where no node plays a video, of stock's nodes either."""
+    if is_early_vue(front_end):
+        pytest.skip("the Vue nodes of 0.3.64, which are experimental there, play no video: those of stock neither")
 
 
 def shows_video(front_end: FrontEnd, node: str, type: str, size: list[int]) -> None:
@@ -182,7 +199,7 @@ def shows_video(front_end: FrontEnd, node: str, type: str, size: list[int]) -> N
 
 def shows_gallery(front_end: FrontEnd, node: str, files: list[str]) -> None:
     """Wait until the node shows what it saved, all of it; early Vue nodes show one picture of it at a time."""
-    one = front_end.label.startswith("vue") and front_end.server.core.version == "0.3.64"
+    one = is_early_vue(front_end)
     front_end.page.wait_for_function(
         """([id, files, one]) => {
           const { images, text } = window.testMedia(id);

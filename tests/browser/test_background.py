@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.test_after_run import MEDIA, shows_video
+from tests.browser.test_after_run import MEDIA, needs_videos, shows_video
 
 # Found by pytest under its name.
 from tests.comfyui.conftest import own_ffmpeg  # noqa: F401
@@ -67,6 +67,7 @@ def test_a_video_is_shown_when_it_is_whole(
     open_front_end: Callable[..., FrontEnd], small_demo: dict[str, str], encoders: Encoders, renderer: Renderer
 ) -> None:
     front_end = open_front_end(renderer=renderer, settings={"AsyncVAEDecode.Preview.Interval": 0.1})
+    needs_videos(front_end)
     page = front_end.page
     node = video_node(front_end, small_demo, f"shown/{renderer}")
     asked: list[str] = []
@@ -130,6 +131,7 @@ def test_a_video_that_was_finished_while_another_workflow_was_open(
     open_front_end: Callable[..., FrontEnd], small_demo: dict[str, str], encoders: Encoders, renderer: Renderer
 ) -> None:
     front_end = open_front_end(renderer=renderer)
+    needs_videos(front_end)
     page = front_end.page
     node = video_node(front_end, small_demo, f"tabs/{renderer}")
     front_end.note_change()
