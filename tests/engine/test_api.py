@@ -6,7 +6,10 @@ import functools
 import gc
 import os
 import re
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +165,23 @@ def test_what_a_killed_process_has_left_of_frames_and_of_a_trial_goes_too(tmp_pa
 
     assert [path.name for path in dead if path.exists()] == []
     assert other.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_process_that_was_killed_and_not_yet_waited_for_is_dead(tmp_path: Path) -> None:
+    vae, latent, _ = _toy()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        left = tmp_path / f"clip.mp4.{machine_name()}-{process.pid}-0123abcd.part"
+        left.write_bytes(b"x")
+        async_decode.decode(vae, latent, tmp_path / "clip.mp4", fps=16)
+        lived = left.exists()
+        process.kill()
+        stat = Path(f"/proc/{process.pid}/stat")
+        while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+        async_decode.decode(vae, latent, tmp_path / "clip.mp4", fps=16, overwrite=True)
+
+        assert lived and not left.exists()
 
 
 def test_two_at_once_never_mix(tmp_path: Path) -> None:
