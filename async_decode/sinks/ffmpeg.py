@@ -17,6 +17,7 @@ What keeps a process from outliving its owner:
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from ..errors import FFmpegError
@@ -80,6 +82,17 @@ def ask(executable: str, *arguments: str, timeout: float = 30.0) -> str:
     except OSError as error:
         raise _not_started(executable, error) from error
     return done.stdout.decode(errors="replace")
+
+
+@cache
+def major_version(executable: str) -> int | None:
+    """The first number of an ffmpeg's version, asked for once; ``None``: it tells none, as builds between releases.
+
+    Raises:
+        FFmpegError: ffmpeg could not be started.
+    """
+    told = re.match(r"ffmpeg version n?(\d+)\.", ask(executable, "-version"))
+    return int(told[1]) if told else None
 
 
 def run_piped(arguments: Sequence[str], data: bytes | memoryview, *, poll: Callable[[], object]) -> bytes:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from async_decode import Clip, PixelFormat, Recorder
 from async_decode.sinks import ImageEncoder, Sink
-from async_decode.sinks.ffmpeg import ask, find_ffmpeg
+from async_decode.sinks.ffmpeg import ask, find_ffmpeg, major_version
 
 #: The longest that a test waits for what should happen at once, in seconds.
 PATIENCE = 60
@@ -105,7 +105,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 @cache
 def old_ffmpeg() -> bool:
     """Whether the ffmpeg that makes the files is one of version 4, the oldest that imageio-ffmpeg brings."""
-    return ask(find_ffmpeg(), "-version").startswith("ffmpeg version 4.")
+    return major_version(find_ffmpeg()) == 4
 
 
 def newer_ffmpeg(reason: str) -> pytest.MarkDecorator:
@@ -113,7 +113,7 @@ def newer_ffmpeg(reason: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(old_ffmpeg(), reason=f"ffmpeg 4 {reason}")
 
 
-#: For tests that look at how long a file says it is, or that read it at a constant rate.
+#: For tests that look at how long a file says it is.
 LENGTH = newer_ffmpeg("states no length for a file's last frame")
 
 

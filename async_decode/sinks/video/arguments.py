@@ -162,11 +162,20 @@ def whole_arguments(
     return [*inputs, *maps, *codecs, *tag, "-f", video.muxer, *options, "-y", file_url(output)]
 
 
-def count_arguments(video: VideoFormat, source: str) -> list[str]:
-    """ffmpeg's arguments that read a file, whole or not, and tell how many frames it holds."""
+def count_arguments(video: VideoFormat, source: str, *, by_decoding: bool = False) -> list[str]:
+    """ffmpeg's arguments that read a file, whole or not, and tell how many frames it holds.
+
+    Args:
+        video: the format.
+        source: path of the file.
+        by_decoding: count what is shown, which packets do not tell. Default: ``False``, packets.
+    """
     demuxer = "mov" if video.fragments else _DEMUXERS[video.muxer]
     inputs = ["-fflags", "+discardcorrupt", "-f", demuxer, "-i", file_url(source)]
-    return [*inputs, "-map", "0:v", "-c", "copy", "-stats", "-f", "null", "-"]
+    # By the name that ffmpeg 4 knows: each frame once, whatever its time.
+    how = ["-vsync", "passthrough"] if by_decoding else ["-c", "copy"]
+    # Not its statistics, which (in 7.0) do not tell how many frames were copied.
+    return [*inputs, "-map", "0:v", *how, "-v", "verbose", "-nostats", "-f", "null", "-"]
 
 
 def _sound_filter(video: VideoFormat, sound: Sound) -> list[str]:

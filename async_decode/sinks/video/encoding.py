@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ...errors import FFmpegError, SinkError
 from ...frames import Clip, PixelFormat
-from ..ffmpeg import FFmpegProcess
+from ..ffmpeg import FFmpegProcess, major_version
 from ..files import OutputNames, Reservation
 from ..image.webp_exif import add_exif
 from .arguments import encode_arguments
@@ -25,6 +25,10 @@ from .format import VideoFormat
 from .second_pass import IncompleteCopy, SecondPass, count_frames
 from .sound import Sound
 from .tags import TagsFile
+
+#: From this version on, ffmpeg finds in fragments how long their frames are. (4.2.2 does not, 7.0.2 does; those
+#: between are taken for old.) An older one's copies would often not show the last frame, though it is in there.
+_KNOWS_LENGTHS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +253,8 @@ class Encoding:
         if sound is None and not options.video.fragments and not is_broken:
             return None
         try:
+            version = major_version(self._executable)
+            is_old = version is not None and version < _KNOWS_LENGTHS
             tags = self._tags()
             return SecondPass(
                 options.video,
@@ -258,7 +264,8 @@ class Encoding:
                 tags=None if tags is None else tags.source,
                 sound=sound,
                 most=self.frames if is_broken else None,
-                is_timed=is_timed,
+                is_timed=is_timed or (is_old and options.video.fragments),
+                is_decoded=is_old,
                 start=partial(self._start, tags),
             )
         except SinkError as error:

@@ -42,6 +42,7 @@ class SecondPass:
         sound: what is heard; ``None``: nothing is.
         most: how many frames to copy at most; ``None``: all.
         is_timed: tell ffmpeg how long a frame is, which ffmpeg 4 does not find in fragments.
+        is_decoded: count the frames of the copy by decoding them: what ffmpeg 4 copies is not always shown.
         start: starts ffmpeg.
 
     Attributes:
@@ -63,6 +64,7 @@ class SecondPass:
         sound: Sound | None,
         most: int | None = None,
         is_timed: bool = False,
+        is_decoded: bool = False,
         start: Start,
     ) -> None:
         self._video = video
@@ -74,6 +76,7 @@ class SecondPass:
         self._sound = sound
         self.is_timed = is_timed
         self._most = most
+        self._is_decoded = is_decoded
         self._start = start
         # Standard input carries the sound, or the video where there is none: then nothing is looked at too early.
         self._process = self._started() if sound is None else None
@@ -93,7 +96,7 @@ class SecondPass:
         for block in self._file_blocks() if self._sound is None else self._sound.blocks(self._samples(frames)):
             process.write(block)
         process.finish()
-        copied = count_frames(self._video, self._output, self._start)
+        copied = count_frames(self._video, self._output, self._start, by_decoding=self._is_decoded)
         if copied != frames:
             raise IncompleteCopy(f"ffmpeg has copied {copied} of {frames} frames; install a newer imageio-ffmpeg")
 
@@ -127,19 +130,18 @@ class SecondPass:
         return math.ceil(frames / self._rate * self._sound.rate)
 
 
-def count_frames(video: VideoFormat, source: Path, start: Start) -> int:
-    """How many whole frames a file shows, also one whose writing was ended.
+def count_frames(video: VideoFormat, source: Path, start: Start, *, by_decoding: bool = False) -> int:
+    """How many whole frames a file holds, also one whose writing was ended; by decoding: how many it shows.
 
     Raises:
         FFmpegError: ffmpeg could not be started, or was ended.
     """
-    process = start(count_arguments(video, os.fspath(source)))
+    process = start(count_arguments(video, os.fspath(source), by_decoding=by_decoding))
     try:
         process.finish()
     except FFmpegError:
         # That the file ends too early is no news.
         if process.was_ended:
             raise
-    # What its last line of statistics tells of.
-    told = re.findall(r"frame=\s*(\d+)", process.tail)
+    told = re.findall(r"(\d+) packets muxed", process.tail)
     return int(told[-1]) if told else 0
