@@ -92,8 +92,6 @@ def open_front_end(browser: Browser, server: Server, client: Client) -> Iterator
         if beside is None:
             _write_settings(server, renderer, theme, settings or {})
             context = browser.new_context(viewport=VIEWPORT, base_url=server.url)  # type: ignore[arg-type]
-            # A test talks to its server and to nobody else.
-            context.route(lambda url: not url.startswith(server.url), lambda route: route.abort())
             contexts.append(context)
         else:
             context = beside.page.context
