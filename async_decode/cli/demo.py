@@ -23,7 +23,7 @@ from ..sinks import ImageFilesSink, PngEncoder, VideoSink
 from ..sinks.files import OutputNames
 from ..spans import Span, Stage
 from ..taps import VideoDecoder, choose_tap
-from .options import a_device, whole_number
+from .options import a_device, a_folder, whole_number
 from .timeline import save_timelines
 
 #: The clip was drawn for this rate, frames a second.
@@ -59,7 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add = parser.add_argument
     add(
         "--out",
-        type=Path,
+        type=a_folder,
         default=Path("demo_output"),
         help="folder for the results; where it holds files already, one with a number behind its name (%(default)s)",
     )

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -39,6 +40,16 @@ def frames_a_second(text: str) -> float | Fraction:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"expected frames a second, such as 24 or 30000/1001, got {text}")
     return number
+
+
+def a_folder(text: str) -> Path:
+    """The type of an option that takes a folder which may get a number behind its name: it must have a name."""
+    folder = Path(text)
+    if folder.name in ("", ".."):
+        folder = folder.resolve()
+    if not text or not folder.name:
+        raise argparse.ArgumentTypeError(f"expected a folder with a name, got {text!r}")
+    return folder
 
 
 #: What Python calls otherwise than the command line.

@@ -159,11 +159,13 @@ class Events:
     """The server's events as ``(type, data)``: as much of a websocket (RFC 6455) as listening to ComfyUI takes."""
 
     def __init__(self, server: str, client_id: str) -> None:
-        address = urllib.parse.urlsplit(server)
-        if address.scheme != "http" or not address.hostname:
-            raise SystemExit(f"expected an address such as http://127.0.0.1:8188, got {server}")
         try:
+            address = urllib.parse.urlsplit(server)
+            if address.scheme != "http" or not address.hostname:
+                raise ValueError
             self._socket = socket.create_connection((address.hostname, address.port or 80))
+        except ValueError:  # also a port that is none, half an IPv6 address, a name that cannot be one
+            raise SystemExit(f"expected an address such as http://127.0.0.1:8188, got {server}") from None
         except OSError as error:
             reason = error.strerror or error
             raise SystemExit(f"no server at {server} ({reason}); start ComfyUI, or name its --server") from None

@@ -109,7 +109,17 @@ def test_client_says_in_one_line_what_is_wrong_with_the_file(
 
 
 @pytest.mark.parametrize(
-    "server", ["http://127.0.0.1:{port}", "127.0.0.1:{port}", "http://nowhere.invalid", "https://a"]
+    "server",
+    [
+        "http://127.0.0.1:{port}",
+        "127.0.0.1:{port}",
+        "http://nowhere.invalid",
+        "https://a",
+        "http://127.0.0.1:port",
+        "http://127.0.0.1:99999",
+        "http://[::1",
+        "http://.:8188",
+    ],
 )
 def test_client_says_in_one_line_that_there_is_no_server(server: str, tmp_path: Path) -> None:
     with socket.socket() as bound:  # and not listening, so that a connection is refused

@@ -15,6 +15,7 @@ import torch
 import async_decode
 from async_decode.__main__ import main
 from async_decode.cli import demo
+from async_decode.cli.options import a_folder
 
 REPOSITORY = Path(async_decode.__file__).parents[1]
 
@@ -30,6 +31,8 @@ REPOSITORY = Path(async_decode.__file__).parents[1]
         (["--device", "foo"], "--device: torch has no device 'foo' here; there is cpu"),
         (["--device", "meta"], "--device: torch has no device 'meta' here; there is cpu"),
         (["--device", "cuda:99"], "--device: torch has no device 'cuda:99' here; there is cpu"),
+        (["--out", ""], "--out: expected a folder with a name, got ''"),
+        (["--out", Path.cwd().anchor], f"--out: expected a folder with a name, got {Path.cwd().anchor!r}"),
     ],
 )
 def test_bad_values_are_one_line_before_anything_runs(
@@ -70,6 +73,17 @@ def test_a_folder_that_holds_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "demo_output-2" / "trace.json").touch()
     (tmp_path / "demo_output-3").touch()
     assert demo._fresh(folder) == tmp_path / "demo_output-4"
+
+
+@pytest.mark.parametrize(("named", "fresh"), [(".", "above/here-2"), ("..", "above-2"), ("sub/..", "above/here-2")])
+def test_a_folder_named_by_dots_gets_its_number_behind_its_own_name(
+    named: str, fresh: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "above" / "here"
+    (here / "sub").mkdir(parents=True)
+    monkeypatch.chdir(here)
+
+    assert demo._fresh(a_folder(named)) == (tmp_path / fresh).resolve()
 
 
 def test_a_piped_demo_tells_plain_lines_and_leaves_everything(tmp_path: Path) -> None:
