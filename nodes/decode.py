@@ -20,7 +20,7 @@ class AsyncVAEDecode(io.ComfyNode):
             node_id="AsyncVAEDecode",
             display_name="Async VAE Decode",
             description="Decodes a latent as VAE Decode does, frame for frame the same, while finished frames are "
-            "already on their way to the host: no second copy of the clip on the GPU.",
+            "already on their way to system memory: no second copy of the clip on the GPU.",
             inputs=[
                 *inputs.decode_inputs(),
                 *inputs.decode_ring_inputs(),

@@ -55,9 +55,9 @@ def bottleneck_of(report: Figures) -> Bottleneck | None:
 ADVICE = {
     "decode": "Decoding is the limit: nothing waits for saving.",
     "convert": "Converting the frames is the limit: nothing waits for saving.",
-    "copy": "Copying to the host is the limit: 8-bit files take a quarter of the bytes of a float32 IMAGE.",
+    "copy": "Copying to system memory is the limit: 8-bit files take a quarter of the bytes of a float32 IMAGE.",
     "copy_unpinned": (
-        "Copying to the host is the limit, because its memory could not be pinned: "
+        "Copying to system memory is the limit, because its memory could not be pinned: "
         "try a smaller chunk_size or buffer_depth."
     ),
     "save": "Saving is the limit: more writers, a lower compression level or a faster preset help.",

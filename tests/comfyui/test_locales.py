@@ -85,6 +85,11 @@ def test_has_every_command_setting_and_message_of_the_browser_modules() -> None:
     assert load("en", "main")["asyncVaeDecode"] == {**messages, "advice": advice}
 
 
+def test_the_view_speaks_of_memory_and_vae_decode_as_users_do() -> None:
+    ours = re.compile(r"\bhost\b|\bring\b|\bstock's\b")
+    assert [text for _, text in texts(load("en", "main")) if ours.search(text)] == []
+
+
 def test_english_says_what_the_nodes_say(client: Client) -> None:
     told = {}
     for name, node in client.object_info().items():
