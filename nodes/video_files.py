@@ -282,6 +282,9 @@ class VideoFile:
         """
         saved = ui.SavedResult(_name_of(self._file, whole), self._subfolder, io.FolderType.output)
         shown = ui.PreviewVideo([saved]).as_dict()
+        if self.format.extension == ".gif":
+            # Front ends take what is animated, but WebP and PNG, for a video, and no video player plays it.
+            shown["animated"] = (False,)
         lost = self._spare is not None and self._spare.error is not None
         if self._proxy is not None and not lost and not self.format.in_browsers:
             # A text, because ComfyUI counts every object here as a file that a prompt has made.

@@ -166,6 +166,37 @@ def test_a_file_that_browsers_do_not_play_is_named_and_can_be_had(
     assert (tmp_path / "file.mov").read_bytes() == kept.read_bytes()
 
 
+@pytest.mark.parametrize("renderer", ["litegraph", "vue"])
+def test_after_another_format_nothing_of_the_run_before_is_left(
+    open_front_end: Callable[..., FrontEnd], renderer: Renderer
+) -> None:
+    front_end = open_front_end(renderer=renderer)
+    needs_videos(front_end)
+    page = front_end.page
+    images = front_end.add("TestImages", shape="9,128,192,3", pos=(40, 100))
+    node = front_end.add("AsyncSaveVideo", filename_prefix="after/kind", pos=(400, 100))
+    front_end.connect(images, 0, node, "images")
+    front_end.centre(node, scale=0.7)
+
+    for format in ("gif", "mp4 (H.264)", "webp (animated)", "mp4 (H.264)", "gif"):
+        front_end.set_widget(node, "format", format)
+        (saved,) = front_end.wait(front_end.queue())["outputs"][node]["images"]
+        # All that is drawn of files that the nodes have saved: this one, loaded, and nothing else.
+        page.wait_for_function(
+            """file => {
+              const shown = [...document.querySelectorAll(".graph-canvas-container video, .dom-widget video, "
+                + ".dom-widget img, .comfy-img-preview img, [data-node-id] video, [data-node-id] img")]
+                .filter((media) => (media.currentSrc || media.src).includes("filename="));
+              const name = (media) => new URL(media.currentSrc || media.src).searchParams.get("filename");
+              window.app.canvas.setDirty(true, true);
+              return shown.length && shown.every((media) => name(media) === file)
+                && shown.every((media) => (media.videoWidth ?? media.naturalWidth) === 192);
+            }""",
+            arg=saved["filename"],
+            timeout=PATIENCE,
+        )
+
+
 def is_early_vue(front_end: FrontEnd) -> bool:
     """Whether it draws with the Vue nodes of 0.3.64, which are experimental there."""
     return front_end.label.startswith("vue") and front_end.server.core.version == "0.3.64"

@@ -12,6 +12,11 @@ import { PIPELINE_NODES, isLatest, nodeAt, nodeOf, rootGraph } from "./graph_nod
 
 /** The widget in which LiteGraph draws images. */
 const IMAGE_WIDGET = "$$canvas-image-preview";
+/** The one in which it plays an animated image, and that for a video. */
+const ANIMATION_WIDGET = "$$comfy_animation_preview";
+const VIDEO_WIDGET = "video-preview";
+/** Files that it draws as images; it plays all others that our nodes save. */
+const PICTURES = /\.(?:gif|webp|png|jpg|avif|tif|exr)$/;
 /** Nodes that have been executed: a preview that is being loaded then may come later. @type {WeakSet<LGraphNode>} */
 const executed = new WeakSet();
 
@@ -52,6 +57,7 @@ app.registerExtension({
         return;
       }
       dropPreview(id);
+      forgetOtherKind(id, detail.output.images[0].filename);
       const [name] = detail.output.async_vae_decode_stand_in ?? [];
       if (name) showInstead(id, detail.output, { filename: name, subfolder: "", type: "temp" });
     });
@@ -66,7 +72,9 @@ app.registerExtension({
     // LiteGraph draws what has come meanwhile before it asks this.
     const previous = node.onDrawForeground;
     node.onDrawForeground = function (/** @type {any[]} */ ...args) {
-      forgetPictures(this);
+      forgetPictures(node);
+      // Only so does it move; told by the server, it would be taken for a video.
+      if (PIPELINE_NODES.has(node.comfyClass) && node.images?.[0]?.filename?.endsWith(".gif")) node.animatedImages = true;
       return previous?.apply(this, args);
     };
   },
@@ -195,6 +203,29 @@ function forgetPictures(node) {
   const widget = node.widgets?.find(({ name }) => name === IMAGE_WIDGET);
   if (widget) node.removeWidget(widget);
   node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+  node.setDirtyCanvas(true, true);
+}
+
+/**
+ * Let LiteGraph's node forget the video of the run before where this one saved pictures, and the other way round: it
+ * would go on playing the old one.
+ * @param {string} id an execution id
+ * @param {string} file that the node has saved
+ */
+function forgetOtherKind(id, file) {
+  const node = nodeAt(id);
+  if (!node || !PIPELINE_NODES.has(node.comfyClass)) return;
+  const picture = PICTURES.test(file);
+  const names = picture ? [VIDEO_WIDGET] : [ANIMATION_WIDGET, IMAGE_WIDGET];
+  const old = node.widgets?.filter(({ name }) => names.includes(name)) ?? [];
+  if (!old.length) return;
+  for (const widget of old) node.removeWidget(widget);
+  if (picture) node.videoContainer = undefined;
+  else node.imgs = undefined;
+  // By this it knows a video as well.
+  node.previewMediaType = undefined;
+  // It looks for outputs again.
+  node.images = undefined;
   node.setDirtyCanvas(true, true);
 }
 
