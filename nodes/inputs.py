@@ -52,8 +52,8 @@ def images_inputs() -> list[io.Input]:
 def decode_ring_inputs() -> list[io.Input]:
     """How frames travel in a decode node."""
     return _ring_inputs(
-        "Frames that travel together to the host and to the writers (for image VAEs: images decoded at a time). It "
-        "never changes the frames of a video. Smaller starts saving sooner, larger costs less overhead."
+        "Frames that travel together to system memory and to the writers (for image VAEs: images decoded at a time). "
+        "It never changes the frames of a video. Smaller starts saving sooner, larger costs less overhead."
     )
 
 
