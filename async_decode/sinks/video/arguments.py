@@ -26,7 +26,7 @@ from ...errors import SinkError
 from ...frames import Clip, PixelFormat
 from ..ffmpeg import file_url
 from .format import Colour, VideoFormat
-from .sound import Sound
+from .sound import FILE_CHANNELS, Sound
 
 #: ffmpeg's names of the frames that come through the pipe, by channels; what would be alpha is left out, unless the
 #: format keeps it.
@@ -183,8 +183,8 @@ def _sound_filter(video: VideoFormat, sound: Sound) -> list[str]:
     channels = sound.channels
     # Not 2.1, as ffmpeg would guess, whose third channel keeps the bass only; Opus takes four in one layout.
     layout = {3: "3.0", 4: "quad" if "libopus" in (video.sound or ()) else None}.get(channels)
-    if channels > video.sound_channels:
-        return ["-ac", str(video.sound_channels)]
+    if channels > FILE_CHANNELS:
+        return ["-ac", str(FILE_CHANNELS)]
     if layout is None:
         return []
     return ["-af", "channelmap=" + "|".join(map(str, range(channels))) + f":{layout}"]

@@ -135,11 +135,6 @@ class VideoFormat:
         return tuple(self.speeds)
 
     @property
-    def sound_channels(self) -> int:
-        """The most channels of sound: PyAV (18.1), and ComfyUI with it, dies of eight in AAC and Opus."""
-        return 6 if {"aac", "libopus"} & set(self.sound or ()) else 8
-
-    @property
     def survives(self) -> bool:
         """What is written of a file plays wherever writing it ended; an animated WebP says in front how long it is."""
         return self.muxer != "webp"

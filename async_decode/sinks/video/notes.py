@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...errors import SinkError
 from ...frames import Clip, PixelFormat
 from .format import VideoFormat
-from .sound import Sound
+from .sound import FILE_CHANNELS, Sound
 
 
 def check_size(video: VideoFormat, width: int, height: int) -> None:
@@ -51,10 +51,10 @@ def differences(
         )
     if sound is not None and video.sound is None:
         notes.append(f"the sound was left out: {video.name} has none")
-    elif sound is not None and sound.channels > video.sound_channels:
+    elif sound is not None and sound.channels > FILE_CHANNELS:
         notes.append(
-            f"the {sound.channels} channels of sound were mixed into {video.sound_channels}: ComfyUI cannot read more "
-            f"from {video.extension} files"
+            f"the {sound.channels} channels of sound were mixed into {FILE_CHANNELS}, the most that ComfyUI and all "
+            "players read"
         )
     if untagged:
         notes.append(f"prompt and workflow were left out: {video.name} has no place for them")
