@@ -42,11 +42,11 @@ async def show_run(request: web.Request) -> web.Response:
     ``running``, ``saving`` (in the background), and when it is over ``completed``, ``cancelled`` or ``failed``.
     """
     run = _run_of(request)
+    # It may end at any moment: first where it is, then what is told, and its end by that alone.
+    state = "saving" if run.id in {other.id for other in background.runs.all()} else "running"
     told = await asyncio.to_thread(run.snapshot)
-    if run.over:
+    if "report" in told:
         state = told["report"]["outcome"]
-    else:
-        state = "saving" if run.id in {other.id for other in background.runs.all()} else "running"
     return web.json_response({**told, "state": state})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,8 @@ def test_a_video_is_shown_when_it_is_whole(
     assert not [url for url in asked if "/view?" in url and ".mp4" in url], "it asks for a file that is not there"
     assert page.evaluate(SHOWS_NOTHING_BROKEN, node)
     view = page.evaluate(VIEW, node)
-    assert ".mp4" not in view and "0 ms" not in view, "how long an encoder will take is not known"
+    # The axis may end at 500 ms.
+    assert ".mp4" not in view and not re.search(r"(?<!\d)0 ms", view), "how long an encoder will take is not known"
 
     encoders.go()
     shows_video(front_end, node, "whole", [96, 64])
