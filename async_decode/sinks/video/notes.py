@@ -53,8 +53,8 @@ def differences(
         notes.append(f"the sound was left out: {video.name} has none")
     elif sound is not None and sound.channels > FILE_CHANNELS:
         notes.append(
-            f"the {sound.channels} channels of sound were mixed into {FILE_CHANNELS}, the most that ComfyUI and all "
-            "players read"
+            f"the {sound.channels} channels of sound were mixed into {FILE_CHANNELS} (5.1), the most that a file gets "
+            "here: ComfyUI cannot read 8 back"
         )
     if untagged:
         notes.append(f"prompt and workflow were left out: {video.name} has no place for them")
