@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 #: What has a layout that ffmpeg knows by the number alone.
 MAX_CHANNELS = 8
-#: What a file gets: 5.1. PyAV (18.1), and ComfyUI's process with it, dies of eight, whatever the codec; seven are read,
-#: but not played everywhere.
+#: What a file gets: 5.1. PyAV (18.1), and ComfyUI's process with it, dies of eight, whatever the codec; seven, which it
+#: reads, are no common layout.
 FILE_CHANNELS = 6
 #: Samples that are interleaved at once.
 _BLOCK = 1 << 16
