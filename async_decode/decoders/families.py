@@ -18,7 +18,7 @@ import torch
 
 from .place import Place
 from .verdicts import digest
-from .wan import Habits, LoneConv, LoneNorm, ResidualBlock, Upsampling
+from .wan import LoneConv, LoneNorm, ResidualBlock, Upsampling, Variant
 from .weights import why_not
 
 
@@ -37,8 +37,8 @@ class Family:
     module: str
     decoder: str
     sources: tuple[str, ...]
-    known: dict[str, Habits]
-    places: Callable[[torch.nn.Module, Habits], Iterator[Place]]
+    known: dict[str, Variant]
+    places: Callable[[torch.nn.Module, Variant], Iterator[Place]]
 
 
 class Unknown(Exception):
@@ -57,10 +57,10 @@ def find(model: torch.nn.Module) -> tuple[torch.nn.Module, list[Place], list[str
     if family is None or not isinstance(decoder, torch.nn.Module):
         raise Unknown(f"there are no blocks for {type(model).__name__}")
     sources = sources_of(family)
-    habits = family.known.get(digest(sources))
-    if habits is None:
+    variant = family.known.get(digest(sources))
+    if variant is None:
         raise Unknown(f"this version of {type(model).__name__} is not one that the blocks were written for")
-    places = list(family.places(decoder, habits))
+    places = list(family.places(decoder, variant))
     for module in (decoder, *(part for place in places for part in place.module.modules())):
         if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
             raise Unknown(f"something else has changed this {type(model).__name__}")
@@ -109,7 +109,7 @@ def _typed(module: Any, names: tuple[str, ...]) -> Any:
 _CORE_CONVS, _CORE_NORMS = ("CausalConv3d", "Conv3d", "Conv2d"), ("RMS_norm",)
 
 
-def _core_wan(decoder: Any, habits: Habits) -> Iterator[Place]:
+def _core_wan(decoder: Any, variant: Variant) -> Iterator[Place]:
     def conv(module: Any) -> Any:
         return _typed(module, _CORE_CONVS)
 
@@ -120,24 +120,24 @@ def _core_wan(decoder: Any, habits: Habits) -> Iterator[Place]:
             norms = [_typed(parts[index], _CORE_NORMS) for index in (0, 3)]
             _typed(parts[1], ("SiLU",)), _typed(parts[4], ("SiLU",))
             shortcut = None if isinstance(module.shortcut, torch.nn.Identity) else conv(module.shortcut)
-            block = ResidualBlock(norms, [conv(parts[2]), conv(parts[6])], shortcut, habits)
+            block = ResidualBlock(norms, [conv(parts[2]), conv(parts[6])], shortcut, variant)
             yield Place(name, module, block, 2)
         elif kind == "Resample" and module.mode in ("upsample2d", "upsample3d"):
             time_conv = conv(module.time_conv) if module.mode == "upsample3d" else None
             _typed(module.resample[0], ("Upsample",))
             yield Place(
-                name, module, Upsampling(conv(module.resample[1]), time_conv, habits), int(time_conv is not None)
+                name, module, Upsampling(conv(module.resample[1]), time_conv, variant), int(time_conv is not None)
             )
         elif kind == "AttentionBlock":
             yield Place(name, module, None, 0)
-    yield Place("head.0", decoder.head[0], LoneNorm(_typed(decoder.head[0], _CORE_NORMS), habits), 0, leaf=True)
-    yield Place("head.2", decoder.head[2], LoneConv(conv(decoder.head[2]), habits), 1, leaf=True)
+    yield Place("head.0", decoder.head[0], LoneNorm(_typed(decoder.head[0], _CORE_NORMS), variant), 0, leaf=True)
+    yield Place("head.2", decoder.head[2], LoneConv(conv(decoder.head[2]), variant), 1, leaf=True)
 
 
-def _diffusers_wan(prefix: str) -> Callable[[torch.nn.Module, Habits], Iterator[Place]]:
+def _diffusers_wan(prefix: str) -> Callable[[torch.nn.Module, Variant], Iterator[Place]]:
     convs, norms = (f"{prefix}CausalConv3d", "Conv2d"), (f"{prefix}RMS_norm",)
 
-    def places(decoder: Any, habits: Habits) -> Iterator[Place]:
+    def places(decoder: Any, variant: Variant) -> Iterator[Place]:
         def conv(module: Any) -> Any:
             return _typed(module, convs)
 
@@ -150,18 +150,18 @@ def _diffusers_wan(prefix: str) -> Callable[[torch.nn.Module, Habits], Iterator[
                     [_typed(module.norm1, norms), _typed(module.norm2, norms)],
                     [conv(module.conv1), conv(module.conv2)],
                     shortcut,
-                    habits,
+                    variant,
                 )
                 yield Place(name, module, block, 2)
             elif kind == f"{prefix}Resample" and module.mode in ("upsample2d", "upsample3d"):
                 time_conv = conv(module.time_conv) if module.mode == "upsample3d" else None
                 _typed(module.resample[0], (f"{prefix}Upsample",))
-                block_2 = Upsampling(conv(module.resample[1]), time_conv, habits)
+                block_2 = Upsampling(conv(module.resample[1]), time_conv, variant)
                 yield Place(name, module, block_2, int(time_conv is not None))
             elif kind == f"{prefix}AttentionBlock":
                 yield Place(name, module, None, 0)
-        yield Place("norm_out", decoder.norm_out, LoneNorm(_typed(decoder.norm_out, norms), habits), 0, leaf=True)
-        yield Place("conv_out", decoder.conv_out, LoneConv(conv(decoder.conv_out), habits), 1, leaf=True)
+        yield Place("norm_out", decoder.norm_out, LoneNorm(_typed(decoder.norm_out, norms), variant), 0, leaf=True)
+        yield Place("conv_out", decoder.conv_out, LoneConv(conv(decoder.conv_out), variant), 1, leaf=True)
 
     return places
 
@@ -177,7 +177,7 @@ def _wan_sources(prefix: str = "", decoder: str = "Decoder3d", more: tuple[str, 
 
 
 #: ComfyUI from 0.18.1 on; ComfyUI before, Diffusers.
-_NEW, _OLD = Habits(trims=True, joins=False, wide=False), Habits(trims=False, joins=True, wide=False)
+_NEW, _OLD = Variant(trims=True, joins=False, wide=False), Variant(trims=False, joins=True, wide=False)
 
 FAMILIES = (
     Family(
@@ -191,7 +191,7 @@ FAMILIES = (
         "comfy.ldm.wan.vae2_2",
         "Decoder3d",
         _wan_sources(more=("Up_ResidualBlock.forward", "DupUp3D.forward")),
-        {"39dc596508d64e417e3328bd": Habits(trims=True, joins=True, wide=False), "aa0a703dcd2e16762b229c65": _OLD},
+        {"39dc596508d64e417e3328bd": Variant(trims=True, joins=True, wide=False), "aa0a703dcd2e16762b229c65": _OLD},
         _core_wan,
     ),
     Family(
@@ -200,14 +200,14 @@ FAMILIES = (
         _wan_sources(
             "Wan", "WanDecoder3d", ("WanMidBlock.forward", "WanUpBlock.forward", "WanResidualUpBlock.forward")
         ),
-        {"1713730dff42ee4652636679": Habits(trims=False, joins=True, wide=True)},
+        {"1713730dff42ee4652636679": Variant(trims=False, joins=True, wide=True)},
         _diffusers_wan("Wan"),
     ),
     Family(
         "diffusers.models.autoencoders.autoencoder_kl_qwenimage",
         "QwenImageDecoder3d",
         _wan_sources("QwenImage", "QwenImageDecoder3d", ("QwenImageMidBlock.forward", "QwenImageUpBlock.forward")),
-        {"6be6a7ee1a4e29980a66e4a7": Habits(trims=False, joins=True, wide=True)},
+        {"6be6a7ee1a4e29980a66e4a7": Variant(trims=False, joins=True, wide=True)},
         _diffusers_wan("QwenImage"),
     ),
 )

@@ -52,7 +52,7 @@ class Layout:
         """Note on ``tensor`` that stock would have this layout."""
         setattr(tensor, _MARK, self)
 
-    def dress(self, tensor: Tensor) -> Tensor:
+    def applied_to(self, tensor: Tensor) -> Tensor:
         """The numbers of ``tensor`` in this layout; ``tensor`` itself where it has it."""
         if Layout.of(tensor) == self:
             return tensor

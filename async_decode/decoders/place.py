@@ -16,10 +16,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from .hand import Hand
 from .kernels.order import Formula
 from .layout import Layout
-from .proof import StockNorms, TryingHand, share_that_differs
+from .operations import Operations
+from .proof import StockNorms, TrialOperations, share_that_differs
 from .stopwatch import Stopwatch
 from .verdicts import Verdict, digest
 from .weights import Weights
@@ -72,13 +72,13 @@ class Block(abc.ABC):
     norms: list[tuple[torch.nn.Module, Formula]]
 
     @abc.abstractmethod
-    def run(self, x: Tensor, kept: list[Kept], hand: Hand) -> tuple[Tensor, list[Kept]]:
+    def run(self, x: Tensor, kept: list[Kept], operations: Operations) -> tuple[Tensor, list[Kept]]:
         """The result for ``x``, and what to keep.
 
         Args:
             x: ``(1, C, T, H, W)`` in any layout.
             kept: what the call before has kept; it is emptied, so that its memory can be freed early.
-            hand: computes norms and convolutions.
+            operations: computes norms and convolutions.
         """
 
 
@@ -168,15 +168,15 @@ class Place:
         verdict = step.verdict_of(self.name, number)
         if self.block is None or not verdict.proven or step.given_up:
             step.ran(self.name, verdict, replaced=False)
-            x = verdict.x.dress(call.x)
-            out, kept = call.in_stock(x, dressed(call.take(), verdict.caches))
+            x = verdict.x.applied_to(call.x)
+            out, kept = call.in_stock(x, in_layouts(call.take(), verdict.caches))
             call.keep(kept)
             return out
         step.poll()
         step.ran(self.name, verdict, replaced=True)
         if step.audited == self.name:
             return self._audit(step, call, verdict)
-        out, kept = self.block.run(call.x, call.take(), Hand(verdict.ways, self.weights))
+        out, kept = self.block.run(call.x, call.take(), Operations(verdict.algorithms, self.weights))
         call.keep(kept)
         return out
 
@@ -201,11 +201,11 @@ class Place:
         if known is not None:
             known.milliseconds = min(known.milliseconds, watch.milliseconds)
             return out
-        hand = TryingHand(heard, self.weights)
+        operations = TrialOperations(heard, self.weights)
         reason = "" if self.block is not None else "left as it is"
         if self.block is not None:
             try:
-                ours, ours_kept = self.block.run(x, list(kept), hand)
+                ours, ours_kept = self.block.run(x, list(kept), operations)
                 reason = difference(out, ours, call.after(), ours_kept)
             except torch.cuda.OutOfMemoryError:
                 # Not proven now; there may be room another time.
@@ -213,19 +213,19 @@ class Place:
                 reason = "no memory for the proof"
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
-        step.note_verdict(key, Verdict(not reason, hand.ways, layout, caches, watch.milliseconds, reason))
+        step.note_verdict(key, Verdict(not reason, operations.algorithms, layout, caches, watch.milliseconds, reason))
         return out
 
     def _audit(self, step: Guide, call: Call, verdict: Verdict) -> Any:
         assert self.block is not None
         x, kept = call.x, call.take()
         try:
-            stock, stock_kept = call.in_stock(verdict.x.dress(x), dressed(list(kept), verdict.caches))
+            stock, stock_kept = call.in_stock(verdict.x.applied_to(x), in_layouts(list(kept), verdict.caches))
         except torch.cuda.OutOfMemoryError:
-            out, ours_kept = self.block.run(x, kept, Hand(verdict.ways, self.weights))
+            out, ours_kept = self.block.run(x, kept, Operations(verdict.algorithms, self.weights))
             call.keep(ours_kept)
             return out
-        out, ours_kept = self.block.run(x, kept, Hand(verdict.ways, self.weights))
+        out, ours_kept = self.block.run(x, kept, Operations(verdict.algorithms, self.weights))
         reason = difference(stock, out, stock_kept, ours_kept)
         if reason:
             step.failed_audit(self.name, reason)
@@ -234,10 +234,10 @@ class Place:
         return out
 
 
-def dressed(kept: list[Kept], layouts: list[Layout | str | None]) -> list[Kept]:
+def in_layouts(kept: list[Kept], layouts: list[Layout | str | None]) -> list[Kept]:
     """``kept``, each tensor in its layout."""
     return [
-        layout.dress(one) if isinstance(one, Tensor) and isinstance(layout, Layout) else one
+        layout.applied_to(one) if isinstance(one, Tensor) and isinstance(layout, Layout) else one
         for one, layout in zip(kept, layouts, strict=True)
     ]
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .hand import Hand, Ways, added_by_torch, biased, convolved
 from .kernels.order import ORDERS, ROW_ORDERS, Formula, Order
 from .layout import Layout
+from .operations import Algorithms, Operations, cudnn_conv, norms_of_torch, with_bias
 from .stopwatch import best_of_two
 from .weights import Weights
 
@@ -41,7 +41,7 @@ class StockNorms:
         """A norm is about to be made of ``x``."""
         layout = Layout.of(x)
         self.layouts.append(layout)
-        self.norms.append(added_by_torch(x, layout, formula))
+        self.norms.append(norms_of_torch(x, layout, formula))
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -58,8 +58,8 @@ class StockNorms:
                 handle.remove()
 
 
-class TryingHand(Hand):
-    """Tries the ways there are, and keeps in ``ways`` the first ones that are stock's.
+class TrialOperations(Operations):
+    """Tries the ways there are, and keeps in ``algorithms`` the first ones that are stock's.
 
     Args:
         heard: what stock's norms were.
@@ -67,23 +67,23 @@ class TryingHand(Hand):
     """
 
     def __init__(self, heard: StockNorms, weights: Weights) -> None:
-        super().__init__(Ways(), weights)
+        super().__init__(Algorithms(), weights)
         self.heard = heard
 
     def norm(self, number: int, out: Tensor, x: Tensor, bias: Tensor | None, gamma: Tensor, formula: Formula) -> None:
         from .kernels.norm import norm_into
 
         layout, expected = self.heard.layouts[number], self.heard.norms[number].flatten()
-        self.ways.norm_layouts.append(layout)
+        self.algorithms.norm_layouts.append(layout)
         norms = torch.empty_like(expected)
         lies_in_rows = layout.strides[1] == 1 and layout.shape[1] > 1
         for order in (*ROW_ORDERS, *ORDERS) if lies_in_rows else ORDERS:
             norm_into(out, x, bias, gamma, formula, order, norms)
             if same_bits(norms, expected):
-                self.ways.orders.append(order)
+                self.algorithms.orders.append(order)
                 return
-        self.ways.orders.append(Order("given"))
-        given = added_by_torch(biased(x, bias), layout, formula)
+        self.algorithms.orders.append(Order("given"))
+        given = norms_of_torch(with_bias(x, bias), layout, formula)
         norm_into(out, x, bias, gamma, formula, Order("given"), given)
 
     def splits(self, number: int) -> bool:
@@ -92,10 +92,10 @@ class TryingHand(Hand):
     def _convolve(self, number: int, x: Tensor, weight: Tensor, module: Any) -> Tensor:
         from .kernels import conv
 
-        expected = convolved(x, weight, module)
+        expected = cudnn_conv(x, weight, module)
         way = "cudnn"
         if conv.fits(x, weight) and same_bits(conv.conv(x, weight), expected):
-            stock = best_of_two(x.device, lambda: convolved(x, weight, module))
+            stock = best_of_two(x.device, lambda: cudnn_conv(x, weight, module))
             ours = best_of_two(x.device, lambda: conv.conv(x, weight))
             way = "triton" if ours < stock else "cudnn"
             past, now = x[:, :, :2], x[:, :, 2:]
@@ -103,7 +103,7 @@ class TryingHand(Hand):
                 split = best_of_two(x.device, lambda: conv.conv(now, weight, past))
                 # It saves copies of the past.
                 way = "split" if split < _COPIES_WORTH * ours else way
-        self.ways.convs.append(way)
+        self.algorithms.convs.append(way)
         return expected
 
 

@@ -95,7 +95,7 @@ class Step:
         with current(x.device):
             if reason:
                 self.tally.reasons["all"] = reason
-                undress(cache)
+                restore_layouts(cache)
                 out = self.stock(*arguments, **named)
                 note(history, cache)
                 return out
@@ -130,7 +130,7 @@ class Step:
         return digest(plain)
 
     def _learn(self, key: str, cache: list[Any] | None, arguments: Any, named: Any) -> Any:
-        undress(cache)
+        restore_layouts(cache)
         self.mode, self._plan, self._unfinished = "proof", StepPlan(), False
         self.tally.proven_steps += 1
         out = self.stock(*arguments, **named)
@@ -212,8 +212,8 @@ class Step:
             raise Again
 
 
-def undress(cache: list[Any] | None) -> None:
+def restore_layouts(cache: list[Any] | None) -> None:
     """Put what the decoder keeps into the layouts that it has in stock, for stock's code to go on."""
     for number, one in enumerate(cache or []):
         if isinstance(one, Tensor) and cache is not None:
-            cache[number] = Layout.in_stock(one).dress(one)
+            cache[number] = Layout.in_stock(one).applied_to(one)

@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from .hand import Ways
 from .kernels.order import Order
 from .layout import Layout
+from .operations import Algorithms
 
 #: Goes up when the files of before would be misread.
 _FORM = 1
@@ -35,7 +35,7 @@ class Verdict:
 
     Attributes:
         proven: the replacement's result was stock's.
-        ways: how it has to be computed.
+        algorithms: how it has to be computed.
         x: the layout of what it gets in stock.
         caches: of what it has kept, or a word, or ``None``.
         milliseconds: what stock's block took.
@@ -43,7 +43,7 @@ class Verdict:
     """
 
     proven: bool
-    ways: Ways
+    algorithms: Algorithms
     x: Layout
     caches: list[Layout | str | None]
     milliseconds: float
@@ -53,9 +53,9 @@ class Verdict:
         """As plain types."""
         return {
             "proven": self.proven,
-            "orders": [order.to_json() for order in self.ways.orders],
-            "norm_layouts": [layout.to_json() for layout in self.ways.norm_layouts],
-            "convs": self.ways.convs,
+            "orders": [order.to_json() for order in self.algorithms.orders],
+            "norm_layouts": [layout.to_json() for layout in self.algorithms.norm_layouts],
+            "convs": self.algorithms.convs,
             "x": self.x.to_json(),
             "caches": [one.to_json() if isinstance(one, Layout) else one for one in self.caches],
             "milliseconds": self.milliseconds,
@@ -66,10 +66,10 @@ class Verdict:
     def from_json(cls, told: dict[str, Any]) -> Verdict:
         """The one that ``to_json`` told."""
         if not set(told["convs"]) <= {"cudnn", "triton", "split"}:
-            raise ValueError(f"expected ways of convolving, got {told['convs']}")
+            raise ValueError(f"expected algorithms of convolutions, got {told['convs']}")
         return cls(
             proven=told["proven"] is True,
-            ways=Ways(
+            algorithms=Algorithms(
                 [Order.from_json(order) for order in told["orders"]],
                 [Layout.from_json(layout) for layout in told["norm_layouts"]],
                 [str(way) for way in told["convs"]],

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .hand import Hand
 from .kernels.order import Formula
 from .layout import channels_last, room_for
+from .operations import Operations
 from .place import Block, Kept
 
 
 @dataclass(frozen=True)
-class Habits:
+class Variant:
     """In what the versions of the family differ.
 
     Attributes:
@@ -38,12 +38,12 @@ class Causal:
         silu: SiLU follows the norm.
     """
 
-    def __init__(self, conv: Any, habits: Habits, norm: Any = None, silu: bool = True) -> None:
-        self.conv, self.habits, self.norm = conv, habits, norm
-        self.formula = None if norm is None else formula_of(norm, habits, silu)
+    def __init__(self, conv: Any, variant: Variant, norm: Any = None, silu: bool = True) -> None:
+        self.conv, self.variant, self.norm = conv, variant, norm
+        self.formula = None if norm is None else formula_of(norm, variant, silu)
 
     def run(
-        self, number: int, x: Tensor, bias: Tensor | None, past: list[Kept], keeps: bool, hand: Hand
+        self, number: int, x: Tensor, bias: Tensor | None, past: list[Kept], keeps: bool, operations: Operations
     ) -> tuple[Tensor, Tensor | None, Kept]:
         """What the convolution makes of ``x``, without its bias; the bias; and what it keeps.
 
@@ -58,16 +58,16 @@ class Causal:
         earlier = before if isinstance(before, Tensor) else None
         frames, known = x.shape[2], 0 if earlier is None else earlier.shape[2]
         lead = self.conv.weight.shape[2] - 1
-        trimmed = self.habits.trims and earlier is None and frames == 1
+        trimmed = self.variant.trims and earlier is None and frames == 1
         front = 0 if trimmed else lead
-        if earlier is not None and self.formula is not None and front == known and hand.splits(number):
+        if earlier is not None and self.formula is not None and front == known and operations.splits(number):
             new = room_for(x.shape[1], frames, x)
-            hand.norm(number, new, x, bias, self.norm.gamma, self.formula)
+            operations.norm(number, new, x, bias, self.norm.gamma, self.formula)
             split: Kept = None
             if keeps:
-                joined = self.habits.joins and frames == 1
+                joined = self.variant.joins and frames == 1
                 split = torch.cat([earlier[:, :, 1:], new], 2) if joined else _end_of(new, 2)
-            return *hand.conv_split(channels_last(earlier), new, self.conv), split
+            return *operations.conv_split(channels_last(earlier), new, self.conv), split
         room = room_for(x.shape[1], front + frames, x)
         if front > known:
             room[:, :, : front - known].zero_()
@@ -77,13 +77,13 @@ class Causal:
         if self.formula is None:
             room[:, :, front:].copy_(x)
         else:
-            hand.norm(number, room[:, :, front:], x, bias, self.norm.gamma, self.formula)
+            operations.norm(number, room[:, :, front:], x, bias, self.norm.gamma, self.formula)
         del x
         kept: Kept = None
         if keeps:
-            count = 2 if self.habits.joins and known else min(2, frames)
+            count = 2 if self.variant.joins and known else min(2, frames)
             kept = _end_of(room, count)
-        return *hand.conv(number, room, self.conv, last=trimmed and lead > 0), kept
+        return *operations.conv(number, room, self.conv, last=trimmed and lead > 0), kept
 
 
 class ResidualBlock(Block):
@@ -94,29 +94,29 @@ class ResidualBlock(Block):
         shortcut: a convolution of one pixel, or ``None``.
     """
 
-    def __init__(self, norms: list[Any], convs: list[Any], shortcut: Any, habits: Habits) -> None:
-        self.norms = [(norm, formula_of(norm, habits, True)) for norm in norms]
-        self.first, self.second = (Causal(conv, habits, norm) for conv, norm in zip(convs, norms, strict=True))
+    def __init__(self, norms: list[Any], convs: list[Any], shortcut: Any, variant: Variant) -> None:
+        self.norms = [(norm, formula_of(norm, variant, True)) for norm in norms]
+        self.first, self.second = (Causal(conv, variant, norm) for conv, norm in zip(convs, norms, strict=True))
         self.shortcut = shortcut
 
-    def run(self, x: Tensor, kept: list[Kept], hand: Hand) -> tuple[Tensor, list[Kept]]:
+    def run(self, x: Tensor, kept: list[Kept], operations: Operations) -> tuple[Tensor, list[Kept]]:
         x, keeps = channels_last(x), bool(kept)
         kept.reverse()
-        h, bias, first = self.first.run(0, x, None, kept, keeps, hand)
-        h, bias, second = self.second.run(1, h, bias, kept, keeps, hand)
-        y, y_bias = (x, None) if self.shortcut is None else hand.conv(2, x, self.shortcut)
+        h, bias, first = self.first.run(0, x, None, kept, keeps, operations)
+        h, bias, second = self.second.run(1, h, bias, kept, keeps, operations)
+        y, y_bias = (x, None) if self.shortcut is None else operations.conv(2, x, self.shortcut)
         return add_residual(h, bias, y, y_bias), [first, second] if keeps else []
 
 
 class Upsampling(Block):
     """Twice the height and width; twice the frames, where there is a convolution over time."""
 
-    def __init__(self, conv: Any, time_conv: Any, habits: Habits) -> None:
+    def __init__(self, conv: Any, time_conv: Any, variant: Variant) -> None:
         self.norms = []
-        self.conv, self.habits = conv, habits
-        self.time = None if time_conv is None else Causal(time_conv, habits)
+        self.conv, self.variant = conv, variant
+        self.time = None if time_conv is None else Causal(time_conv, variant)
 
-    def run(self, x: Tensor, kept: list[Kept], hand: Hand) -> tuple[Tensor, list[Kept]]:
+    def run(self, x: Tensor, kept: list[Kept], operations: Operations) -> tuple[Tensor, list[Kept]]:
         from .kernels.upsample import double
 
         x = channels_last(x)
@@ -130,21 +130,21 @@ class Upsampling(Block):
             else:
                 keeps = [self._end(x, past)]
                 number = 1
-                y, bias, _ = self.time.run(0, x, None, [past] if isinstance(past, Tensor) else [], False, hand)
+                y, bias, _ = self.time.run(0, x, None, [past] if isinstance(past, Tensor) else [], False, operations)
                 del past
                 up = double(y, bias, 2)
                 del y
         else:
             up = double(x, None, 1)
         del x
-        out, bias = hand.conv(number, up, self.conv)
+        out, bias = operations.conv(number, up, self.conv)
         del up
         # Frames are the batch here: seen as a clip they are channels last as well.
         return add_residual(out, bias, None).permute(1, 0, 2, 3).unsqueeze(0), keeps
 
     def _end(self, x: Tensor, past: Kept) -> Tensor:
         end = x[:, :, -2:]
-        if self.habits.joins and x.shape[2] < 2:
+        if self.variant.joins and x.shape[2] < 2:
             before = past[:, :, -1:] if isinstance(past, Tensor) else torch.zeros_like(x)
             end = torch.cat([before, x], 2)
         return end.clone(memory_format=torch.channels_last_3d)
@@ -153,28 +153,28 @@ class Upsampling(Block):
 class LoneNorm(Block):
     """The norm of a decoder's head, which stock's loop calls by itself."""
 
-    def __init__(self, norm: Any, habits: Habits) -> None:
-        self.norm, self.formula = norm, formula_of(norm, habits, False)
+    def __init__(self, norm: Any, variant: Variant) -> None:
+        self.norm, self.formula = norm, formula_of(norm, variant, False)
         self.norms = [(norm, self.formula)]
 
-    def run(self, x: Tensor, kept: list[Kept], hand: Hand) -> tuple[Tensor, list[Kept]]:
+    def run(self, x: Tensor, kept: list[Kept], operations: Operations) -> tuple[Tensor, list[Kept]]:
         x = channels_last(x)
         out = torch.empty_like(x)
-        hand.norm(0, out, x, None, self.norm.gamma, self.formula)
+        operations.norm(0, out, x, None, self.norm.gamma, self.formula)
         return out, []
 
 
 class LoneConv(Block):
     """The convolution of a decoder's head, which stock's loop calls by itself and hands what it has kept."""
 
-    def __init__(self, conv: Any, habits: Habits) -> None:
+    def __init__(self, conv: Any, variant: Variant) -> None:
         self.norms = []
-        self.conv = Causal(conv, habits)
+        self.conv = Causal(conv, variant)
 
-    def run(self, x: Tensor, kept: list[Kept], hand: Hand) -> tuple[Tensor, list[Kept]]:
+    def run(self, x: Tensor, kept: list[Kept], operations: Operations) -> tuple[Tensor, list[Kept]]:
         past: list[Kept] = [one for one in kept if one is not None]
         kept.clear()
-        out, bias, _ = self.conv.run(0, channels_last(x), None, past, False, hand)
+        out, bias, _ = self.conv.run(0, channels_last(x), None, past, False, operations)
         return add_residual(out, bias).contiguous(), []
 
 
@@ -190,6 +190,6 @@ def add_residual(x: Tensor, bias: Tensor | None, y: Tensor | None = None, y_bias
     return add_residual(x, bias, y, y_bias)
 
 
-def formula_of(norm: Any, habits: Habits, silu: bool) -> Formula:
+def formula_of(norm: Any, variant: Variant, silu: bool) -> Formula:
     """What this norm computes."""
-    return Formula(float(norm.scale), wide=habits.wide, silu=silu)
+    return Formula(float(norm.scale), wide=variant.wide, silu=silu)

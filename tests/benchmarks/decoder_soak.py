@@ -248,10 +248,12 @@ def main() -> None:
             else dict(Counter("proven" if one.proven else one.reason for one in known.verdicts.values())),
             "orders": {}
             if known is None
-            else dict(Counter(str(order.to_json()) for one in known.verdicts.values() for order in one.ways.orders)),
+            else dict(
+                Counter(str(order.to_json()) for one in known.verdicts.values() for order in one.algorithms.orders)
+            ),
             "convolutions": {}
             if known is None
-            else dict(Counter(way for one in known.verdicts.values() for way in one.ways.convs)),
+            else dict(Counter(way for one in known.verdicts.values() for way in one.algorithms.convs)),
         }
     print(json.dumps(result["soak"]), flush=True)
     asked.out.write_text(json.dumps(result, indent=1))

@@ -64,8 +64,8 @@ def goes_wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[type, int
         for kind in (wan.Upsampling, wan.ResidualBlock):
             honest = kind.run
 
-            def wrong(self: Any, x: Tensor, kept: Any, hand: Any, kind: type = kind, honest: Any = honest) -> Any:
-                out, keeps = honest(self, x, kept, hand)
+            def wrong(self: Any, x: Tensor, kept: Any, operations: Any, kind: type = kind, honest: Any = honest) -> Any:
+                out, keeps = honest(self, x, kept, operations)
                 if began["step"] >= BAD and of(kind, x.shape[-1]):
                     out.view(torch.int16)[0, 0, 0, 0, 0] ^= 1
                 return out, keeps

@@ -18,7 +18,7 @@ if not ON_GPU:
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from async_decode.decoders.kernels.conv import conv, conv_reference  # noqa: E402
-from async_decode.decoders.kernels.norm import added_in, norm_into, norm_reference  # noqa: E402
+from async_decode.decoders.kernels.norm import norm_into, norm_reference, norms_in_order  # noqa: E402
 from async_decode.decoders.kernels.order import ORDERS, ROW_ORDERS, Formula, Order  # noqa: E402
 from async_decode.decoders.kernels.residual import add_residual, residual_reference  # noqa: E402
 from async_decode.decoders.kernels.upsample import double, double_reference  # noqa: E402
@@ -45,14 +45,14 @@ def test_norm_adds_in_the_order_it_is_told_and_rounds_as_torch_does(
 
     norm_into(out, x, bias, gamma, formula, order, norms)
 
-    expected = added_in(order, x if bias is None else x + bias.view(1, -1, 1, 1, 1))
+    expected = norms_in_order(order, x if bias is None else x + bias.view(1, -1, 1, 1, 1))
     assert torch.equal(norms, expected.flatten())
     assert torch.equal(out, norm_reference(x, bias, gamma, formula, expected))
 
 
 def test_orders_of_adding_are_told_apart_by_the_norms_before_they_are_rounded() -> None:
     x = numbers(1, 96, 4, 16, 16)
-    one, other = (added_in(order, x) for order in (Order("strided", 4), Order("strided", 8)))
+    one, other = (norms_in_order(order, x) for order in (Order("strided", 4), Order("strided", 8)))
     assert 0.02 < (one != other).float().mean() < 0.5
     assert (one.half() != other.half()).float().mean() < 0.001
 

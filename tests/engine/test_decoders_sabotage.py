@@ -127,8 +127,8 @@ def test_kernel_that_goes_wrong_after_its_proof_is_found_by_an_audit_and_out_for
     with monkeypatch.context() as patch:
         honest = wan.Upsampling.run
 
-        def flips_one(self: Any, x: Tensor, kept: Any, hand: Any) -> Any:
-            out, keeps = honest(self, x, kept, hand)
+        def flips_one(self: Any, x: Tensor, kept: Any, operations: Any) -> Any:
+            out, keeps = honest(self, x, kept, operations)
             out.view(torch.int16)[0, 0, 0, 0, 0] ^= 1
             return out, keeps
 

@@ -69,7 +69,7 @@ def test_layout_is_made_again(transposed: bool) -> None:
     there = there.transpose(3, 4) if transposed else there
     here = there.contiguous(memory_format=torch.channels_last_3d)
 
-    dressed = Layout.of(there).dress(here)
+    dressed = Layout.of(there).applied_to(here)
 
     assert torch.equal(dressed, there)
     assert (dressed.stride(), dressed.shape) == (there.stride(), there.shape)

@@ -189,7 +189,7 @@ def norm_into(
     )
 
 
-def added_in(order: Order, x: Tensor) -> Tensor:
+def norms_in_order(order: Order, x: Tensor) -> Tensor:
     """Reference: the norms of ``x``, ``(1, C, …)`` in float32, with the squares added in ``order``: ``(1, …)``."""
     wide = x.float()
     channels = x.shape[1]

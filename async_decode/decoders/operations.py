@@ -1,7 +1,7 @@
 """Which way a block's norms and convolutions are computed: what a block leaves open, and the proof has found out.
 
-A block says *the norm of this* or *convolve that*. In a run the hand does it in the way that was proven for the call;
-in a proof another hand tries the ways that there are and keeps the first one that is stock's.
+A block says *the norm of this* or *convolve that*. In a run it is done in the way that was proven for the call;
+in a proof, ``TrialOperations`` tries the ways that there are and keeps the first one that is stock's.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .weights import Weights, home_of
 
 
 @dataclass
-class Ways:
-    """The ways of one call of a block.
+class Algorithms:
+    """How one call of a block is computed.
 
     Attributes:
         orders: for each of its norms, in which order torch adds.
@@ -32,25 +32,25 @@ class Ways:
     convs: list[str] = field(default_factory=list)
 
 
-class Hand:
+class Operations:
     """Does what was proven.
 
     Args:
-        ways: of this call.
+        algorithms: of this call.
         weights: of this run.
     """
 
-    def __init__(self, ways: Ways, weights: Weights) -> None:
-        self.ways = ways
+    def __init__(self, algorithms: Algorithms, weights: Weights) -> None:
+        self.algorithms = algorithms
         self.weights = weights
 
     def norm(self, number: int, out: Tensor, x: Tensor, bias: Tensor | None, gamma: Tensor, formula: Formula) -> None:
         """Norm ``number`` of the block: that of ``x + bias`` into ``out``; see ``norm_into``."""
         from .kernels.norm import norm_into
 
-        order = self.ways.orders[number]
+        order = self.algorithms.orders[number]
         if order.kind == "given":
-            norms = added_by_torch(biased(x, bias), self.ways.norm_layouts[number], formula)
+            norms = norms_of_torch(with_bias(x, bias), self.algorithms.norm_layouts[number], formula)
         else:
             norms = torch.empty(x.numel() // x.shape[1], dtype=torch.float32, device=x.device)
         norm_into(out, x, bias, gamma, formula, order, norms)
@@ -69,7 +69,7 @@ class Hand:
 
     def splits(self, number: int) -> bool:
         """Whether convolution ``number`` takes the frames before ``x`` from where they are."""
-        return self.ways.convs[number] == "split"
+        return self.algorithms.convs[number] == "split"
 
     def conv_split(self, past: Tensor, x: Tensor, module: Any) -> tuple[Tensor, Tensor | None]:
         """As ``conv``, of a convolution that takes its past from where it is."""
@@ -80,11 +80,11 @@ class Hand:
 
     def _convolve(self, number: int, x: Tensor, weight: Tensor, module: Any) -> Tensor:
         """``weight``: channels last."""
-        if self.ways.convs[number] != "cudnn":
+        if self.algorithms.convs[number] != "cudnn":
             from .kernels.conv import conv
 
             return conv(x, weight)
-        return convolved(x, weight, module)
+        return cudnn_conv(x, weight, module)
 
 
 def own(bias: Tensor | None, module: Any) -> Tensor | None:
@@ -92,21 +92,21 @@ def own(bias: Tensor | None, module: Any) -> Tensor | None:
     return bias if bias is None or bias is module.bias else bias.clone()
 
 
-def biased(x: Tensor, bias: Tensor | None) -> Tensor:
+def with_bias(x: Tensor, bias: Tensor | None) -> Tensor:
     """``x + bias``, rounded."""
     return x if bias is None else x + bias.view(1, -1, *(1,) * (x.ndim - 2))
 
 
-def added_by_torch(x: Tensor, layout: Layout, formula: Formula) -> Tensor:
+def norms_of_torch(x: Tensor, layout: Layout, formula: Formula) -> Tensor:
     """The norms of ``x`` over its channels, in float32, as torch adds them when ``x`` has ``layout``."""
-    dressed = layout.dress(x)
+    placed = layout.applied_to(x)
     if formula.wide:
-        dressed = dressed.float()
-    norms: Tensor = torch.linalg.vector_norm(dressed, 2, 1, dtype=torch.float32)
+        placed = placed.float()
+    norms: Tensor = torch.linalg.vector_norm(placed, 2, 1, dtype=torch.float32)
     return norms.contiguous()
 
 
-def convolved(x: Tensor, weight: Tensor, module: Any) -> Tensor:
+def cudnn_conv(x: Tensor, weight: Tensor, module: Any) -> Tensor:
     """What cuDNN makes of ``x``: the operation that ``module`` calls, padded in height and width; channels last."""
     flat = weight.ndim == 4
     padding = [*([] if flat else [0]), *(size // 2 for size in weight.shape[-2:])]
