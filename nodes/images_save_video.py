@@ -41,9 +41,12 @@ class AsyncSaveVideo(io.ComfyNode):
         format: str | None = None,
         quality: int | None = None,
         fps: Any = None,
+        trim_to_audio: bool | None = None,
+        audio: Any = video_files.NOT_CONNECTED,
     ) -> bool:
         saving.check_prefix(filename_prefix)
         video_files.check(format, quality, fps)
+        video_files.check_trim(format, trim_to_audio, audio)
         return True
 
     @classmethod

@@ -55,11 +55,14 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
         format: str | None = None,
         quality: int | None = None,
         fps: Any = None,
+        trim_to_audio: bool | None = None,
+        audio: Any = video_files.NOT_CONNECTED,
         tile_size: int | None = None,
         temporal_size: int | None = None,
     ) -> bool:
         saving.check_prefix(filename_prefix)
         video_files.check(format, quality, fps)
+        video_files.check_trim(format, trim_to_audio, audio)
         check_sizes(tile_size, temporal_size)
         return True
 

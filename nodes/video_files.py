@@ -40,8 +40,10 @@ READABLE_CRF = 14
 
 #: The format that the widget begins with.
 DEFAULT_FORMAT = next(iter(VIDEO_FORMATS))
-#: Frames a second that the widget takes.
+#: Frames a second that the nodes take.
 LEAST_FPS, MOST_FPS = 0.01, 1000.0
+#: What stands for an input that nothing is connected to, where ``None`` is one whose value nobody knows yet.
+NOT_CONNECTED = object()
 
 
 def formats() -> dict[str, VideoFormat]:
@@ -94,7 +96,8 @@ def inputs() -> list[io.Input]:
             io.Float.Input(
                 "fps",
                 default=24.0,
-                min=LEAST_FPS,
+                # Front ends would make the least that is taken of it, in silence; so it is refused when queued.
+                min=0.0,
                 max=MOST_FPS,
                 step=0.001,
                 tooltip="Frames per second. 23.976, 29.97 and 59.94 are taken as 24000/1001, 30000/1001 and "
@@ -327,6 +330,22 @@ def check(format: str | None, quality: int | None, fps: Any) -> None:
             raise SinkError(f"quality: {format} takes {best:g} (best) to {worst:g} (smallest), got {quality}")
     if video.max_rate is not None and fps is not None and fps > video.max_rate:
         raise SinkError(f"fps: {format} knows at most {video.max_rate} frames a second, got {fps:g}; choose fewer")
+
+
+def check_trim(format: str | None, trim_to_audio: bool | None, audio: Any) -> None:
+    """Refuse to end a video with a sound that nobody has connected.
+
+    Args:
+        format: as of ``check``; one without sound does not look at ``trim_to_audio``.
+        trim_to_audio: end where the sound ends; ``None``: it is connected, and nobody knows it yet.
+        audio: ``NOT_CONNECTED``, or anything else.
+
+    Raises:
+        SinkError: the message names the value and the remedy.
+    """
+    video = formats().get(format) if format is not None else None
+    if trim_to_audio and audio is NOT_CONNECTED and (video is None or video.sound is not None):
+        raise SinkError("trim_to_audio: True, but nothing is connected to audio; connect a sound, or switch it off")
 
 
 def _missing(video: VideoFormat) -> str:

@@ -158,7 +158,9 @@ export function ofVideoCombine(save, offers) {
   for (const [theirs, ours] of COMBINE_NAMES) {
     const value = valueOf(save, theirs);
     if (value === undefined) continue;
-    if (offers(ours)) values.push([ours, value]);
+    // Without a sound ours would be refused; theirs takes no notice.
+    const idle = ours === "trim_to_audio" && !isLinked(save, "audio");
+    if (offers(ours)) values.push([ours, idle ? false : value]);
     else if (value) return null;
   }
   // GIF has no quality to choose, and WebP's is another scale there.
