@@ -6,6 +6,7 @@ float32 norms, but in one of a million of the rounded ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .kernels.order import ORDERS, ROW_ORDERS, Formula, Order
+from .kernels.order import ORDERS, ROW_ORDERS, Formula, Order, blocks_order
 from .layout import Layout
 from .operations import Algorithms, Operations, cudnn_conv, norms_of_torch, with_bias
 from .stopwatch import best_of_two
@@ -76,8 +77,7 @@ class TrialOperations(Operations):
         layout, expected = self.heard.layouts[number], self.heard.norms[number].flatten()
         self.algorithms.norm_layouts.append(layout)
         norms = torch.empty_like(expected)
-        lies_in_rows = layout.strides[1] == 1 and layout.shape[1] > 1
-        for order in (*ROW_ORDERS, *ORDERS) if lies_in_rows else ORDERS:
+        for order in orders_of(layout, x.device):
             norm_into(out, x, bias, gamma, formula, order, norms)
             if same_bits(norms, expected):
                 self.algorithms.orders.append(order)
@@ -105,6 +105,20 @@ class TrialOperations(Operations):
                 way = "split" if split < _COPIES_WORTH * ours else way
         self.algorithms.convs.append(way)
         return expected
+
+
+def orders_of(layout: Layout, device: torch.device) -> Iterator[Order]:
+    """The orders in which torch may add the channels of a tensor in ``layout``, the most likely ones first."""
+    channels = layout.shape[1]
+    if layout.strides[1] == 1 and channels > 1:
+        yield from ROW_ORDERS
+    elif device.type == "cuda":
+        card = torch.cuda.get_device_properties(device)
+        pixels = math.prod(layout.shape) // channels
+        order = blocks_order(channels, pixels, card.multi_processor_count * card.max_threads_per_multi_processor)
+        if order is not None:
+            yield order
+    yield from ORDERS
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

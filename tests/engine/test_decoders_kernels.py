@@ -19,7 +19,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from async_decode.decoders.kernels.conv import conv, conv_reference  # noqa: E402
 from async_decode.decoders.kernels.norm import norm_into, norm_reference, norms_in_order  # noqa: E402
-from async_decode.decoders.kernels.order import ORDERS, ROW_ORDERS, Formula, Order  # noqa: E402
+from async_decode.decoders.kernels.order import ORDERS, ROW_ORDERS, Formula, Order, blocks_order  # noqa: E402
 from async_decode.decoders.kernels.residual import add_residual, residual_reference  # noqa: E402
 from async_decode.decoders.kernels.upsample import double, double_reference  # noqa: E402
 
@@ -32,8 +32,12 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
     return drawn.contiguous(memory_format=torch.channels_last_3d) if drawn.ndim == 5 else drawn
 
 
-@pytest.mark.parametrize("order", [*ORDERS[:3], ROW_ORDERS[0]], ids=str)
-@pytest.mark.parametrize("channels", [96, 40])
+#: Two, five and sixteen thread blocks share a pixel.
+BLOCKS = [Order("blocks", 4 * blocks) for blocks in (2, 5, 16)]
+
+
+@pytest.mark.parametrize("order", [*ORDERS[:3], ROW_ORDERS[0], *BLOCKS], ids=str)
+@pytest.mark.parametrize("channels", [96, 40, 300])
 @pytest.mark.parametrize("has_bias", [False, True])
 def test_norm_adds_in_the_order_it_is_told_and_rounds_as_torch_does(
     order: Order, channels: int, has_bias: bool
@@ -48,6 +52,39 @@ def test_norm_adds_in_the_order_it_is_told_and_rounds_as_torch_does(
     expected = norms_in_order(order, x if bias is None else x + bias.view(1, -1, 1, 1, 1))
     assert torch.equal(norms, expected.flatten())
     assert torch.equal(out, norm_reference(x, bias, gamma, formula, expected))
+
+
+@pytest.mark.parametrize(
+    ("channels", "pixels", "blocks"),
+    [
+        (1024, 44 * 80, 16),  # never fewer than 16 channels to a thread
+        (1024, 2 * 88 * 160, 10),
+        (1024, 4 * 88 * 160, 5),
+        (1024, 4 * 264 * 256, None),  # the card is busy as it is
+        (1024, 17 * 29, None),  # no four pixels to a thread
+        (512, 44 * 80, None),
+        (2048, 4 * 264 * 256, 2),
+    ],
+)
+def test_thread_blocks_share_a_pixel_of_many_channels_where_there_are_few_pixels(
+    channels: int, pixels: int, blocks: int | None
+) -> None:
+    order = blocks_order(channels, pixels, threads=132 * 2048)
+
+    assert order == (None if blocks is None else Order("blocks", 4 * blocks))
+
+
+@pytest.mark.skipif(not ON_GPU, reason="a CPU adds in another way")
+@pytest.mark.parametrize("size", [(1, 44, 80), (1, 30, 52), (2, 88, 160), (4, 88, 160), (1, 22, 40), (3, 16, 16)])
+def test_torch_adds_many_channels_in_that_order(size: tuple[int, int, int]) -> None:
+    x = torch.randn(1, 1024, *size, device=DEVICE).bfloat16()
+    card = torch.cuda.get_device_properties(DEVICE)
+    order = blocks_order(1024, x.numel() // 1024, card.multi_processor_count * card.max_threads_per_multi_processor)
+    assert order is not None
+
+    expected = torch.linalg.vector_norm(x, 2, 1, dtype=torch.float32)
+
+    assert torch.equal(norms_in_order(order, x), expected)
 
 
 def test_orders_of_adding_are_told_apart_by_the_norms_before_they_are_rounded() -> None:

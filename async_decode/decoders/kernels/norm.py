@@ -85,6 +85,49 @@ def _pixel_norm(
 
 
 @triton.jit
+def _pixel_norm_of_blocks(
+    x_ptr,
+    bias_ptr,
+    pixel,
+    mask,
+    C: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    ROOM: tl.constexpr,
+    P: tl.constexpr,
+):
+    """As ``_pixel_norm``, where ``BLOCKS`` thread blocks of four share a pixel; ``ROOM``: a power of two, 4 or more."""
+    NARROW: tl.constexpr = x_ptr.dtype.element_ty
+    lane = tl.arange(0, 4 * ROOM)
+    thread_block = lane // 4
+    part = tl.zeros([P, 4 * ROOM], tl.float32)
+    for turn in tl.static_range(4):
+        total = tl.zeros([P, 4 * ROOM], tl.float32)
+        for start in range(0, C, 16 * BLOCKS):
+            channel = start + turn * 4 * BLOCKS + lane
+            inside = (channel < C) & (thread_block < BLOCKS)
+            x = tl.load(x_ptr + pixel[:, None] * C + channel[None, :], mask=mask & inside[None, :], other=0.0).to(
+                tl.float32
+            )
+            if HAS_BIAS:
+                bias = tl.load(bias_ptr + channel, mask=inside, other=0.0).to(tl.float32)
+                x = (x + bias[None, :]).to(NARROW).to(tl.float32)
+            total = tl.fma(x, x, total)
+        part = part + total
+    # Within a block: (t0 + t2) + (t1 + t3).
+    part = tl.sum(tl.reshape(part, [P, ROOM, 2, 2]), 2)
+    part = tl.sum(part, 2)
+    # Among blocks: four threads in turn, then these as within a block.
+    four = tl.reshape(part, [P, ROOM // 4, 4])
+    row = tl.arange(0, ROOM // 4)[None, :, None]
+    added = tl.zeros([P, 4], tl.float32)
+    for one in tl.static_range(ROOM // 4):
+        added = added + tl.sum(tl.where(row == one, four, 0.0), 1)
+    added = tl.sum(tl.reshape(added, [P, 2, 2]), 1)
+    return tl.sqrt_rn(tl.sum(added, 1))
+
+
+@triton.jit
 def _norm_kernel(
     x_ptr,
     bias_ptr,
@@ -99,6 +142,8 @@ def _norm_kernel(
     GIVEN: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    ROOM: tl.constexpr,
     WIDE: tl.constexpr,
     SILU: tl.constexpr,
     ZERO: tl.constexpr,
@@ -112,7 +157,10 @@ def _norm_kernel(
     if GIVEN:
         norm = tl.load(norm_ptr + pixel, mask=pixel < pixels, other=1.0)
     else:
-        norm = _pixel_norm(x_ptr, bias_ptr, pixel, mask, C, HAS_BIAS, ROWS, WIDTH, P)
+        if BLOCKS:
+            norm = _pixel_norm_of_blocks(x_ptr, bias_ptr, pixel, mask, C, HAS_BIAS, BLOCKS, ROOM, P)
+        else:
+            norm = _pixel_norm(x_ptr, bias_ptr, pixel, mask, C, HAS_BIAS, ROWS, WIDTH, P)
         tl.store(norm_ptr + pixel, norm, mask=pixel < pixels)
     if not WIDE:
         norm = norm.to(NARROW).to(tl.float32)
@@ -160,11 +208,15 @@ def norm_into(
     channels = x.shape[1]
     pixels = x.numel() // channels
     given = order.kind == "given"
-    width = 4 if given else order.width
+    blocks = order.width // 4 if order.kind == "blocks" else 0
+    room = max(4, triton.next_power_of_2(blocks))
+    width = 4 if given or blocks else order.width
     block = 32 if channels % 64 else 64
     pixels_each = max(8, min(64, 8192 // max(4 * width, block)) if channels <= 192 else 32)
-    if 4 * width >= 128:
+    if 4 * max(width, room) >= 128:
         pixels_each = 16
+    elif blocks:
+        pixels_each = 32
     _norm_kernel[(triton.cdiv(pixels, pixels_each),)](
         x,
         x if bias is None else bias,
@@ -179,6 +231,8 @@ def norm_into(
         GIVEN=given,
         ROWS=order.kind == "rows",
         WIDTH=width,
+        BLOCKS=blocks,
+        ROOM=room,
         WIDE=formula.wide,
         SILU=formula.silu,
         ZERO=formula.plus_zero,
@@ -204,9 +258,17 @@ def norms_in_order(order: Order, x: Tensor) -> Tensor:
     for sums in totals:
         a = [nothing if one is None else one for one in sums]
         parts.append(((a[0] + a[1]) + a[2]) + a[3])
+    if order.kind == "blocks":
+        of_blocks = [(parts[i] + parts[i + 2]) + (parts[i + 1] + parts[i + 3]) for i in range(0, len(parts), 4)]
+        parts = []
+        for thread in range(4):
+            added = nothing
+            for one in of_blocks[thread::4]:
+                added = added + one
+            parts.append(added)
     while len(parts) > 1:
         half = len(parts) // 2
-        if order.kind == "strided" or len(parts) > 32:
+        if order.kind != "rows" or len(parts) > 32:
             parts = [parts[i] + parts[i + half] for i in range(half)]
         else:
             parts = [parts[2 * i] + parts[2 * i + 1] for i in range(half)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,19 +14,21 @@ class Order:
     Attributes:
         kind: ``width`` threads take every ``width``-th channel, each in four sums in turn,
             ``((a0 + a1) + a2) + a3``. Then, ``strided`` (where a pixel's channels lie apart): the threads by halves;
-            ``rows`` (where they lie side by side, and a warp shares them): neighbours by pairs. ``given``: torch adds,
-            the kernel is handed the result.
-        width: threads that share a pixel.
+            ``rows`` (where they lie side by side, and a warp shares them): neighbours by pairs. ``blocks`` (where there
+            are many channels and few pixels, and several thread blocks of four share one): each block as ``strided``;
+            then thread ``y`` of the last block adds the sums of blocks ``y, y + 4, …`` in turn, and the four of them as
+            ``strided``. ``given``: torch adds, the kernel is handed the result.
+        width: threads that share a pixel, of all blocks together.
     """
 
-    kind: Literal["strided", "rows", "given"]
+    kind: Literal["strided", "rows", "blocks", "given"]
     width: int = 0
 
     @classmethod
     def from_json(cls, told: list[Any]) -> Order:
         """The one that ``to_json`` told."""
         kind, width = told
-        if kind not in ("strided", "rows", "given"):
+        if kind not in ("strided", "rows", "blocks", "given"):
             raise ValueError(f"expected an order, got {told}")
         return cls(kind, int(width))
 
@@ -38,6 +41,31 @@ class Order:
 ORDERS = (Order("strided", 4), Order("strided", 8), Order("strided", 16), Order("strided", 1))
 #: The same, where a pixel's channels lie side by side.
 ROW_ORDERS = (Order("rows", 32), Order("rows", 64))
+
+
+def blocks_order(channels: int, pixels: int, threads: int) -> Order | None:
+    """How torch adds where it may share a pixel among thread blocks; ``None`` where it does not.
+
+    It is ``setReduceConfig`` of ``Reduce.cuh`` for channels that lie apart, with four pixels to a thread: thread blocks
+    of 32 by 4, and as many of them to a pixel as keep the card busy, each thread with 16 channels at least.
+
+    Args:
+        channels: that are added.
+        pixels: sums that are made.
+        threads: that the card runs at once: its processors times the threads of one.
+    """
+    each = channels // _BLOCK_ROWS
+    if pixels % 4 or each < 256:
+        return None
+    grid, room = math.ceil(pixels / 4 / 32), threads // (32 * _BLOCK_ROWS)
+    if grid > room:
+        return None
+    blocks = max(min(math.ceil(room / grid), math.ceil(each / 16)), math.ceil(each / 256))
+    return Order("blocks", _BLOCK_ROWS * blocks) if blocks > 1 else None
+
+
+#: Threads of a block that share a pixel.
+_BLOCK_ROWS = 4
 
 
 @dataclass(frozen=True)

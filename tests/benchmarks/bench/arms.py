@@ -1,13 +1,15 @@
 """The arms: ways of getting the same frames of the same latent to where they are wanted.
 
-* **decode only**: pieces are dropped on the device. No way that uses this decoder can be faster.
+* **decode only**: pieces are dropped on the device. No way that uses stock's decoder can be faster.
+* **decode only, faster**: the same with the faster decoder (``async_decode.decoders``), once it is proven.
 * **decode and finish**: pieces are scaled and quantised on the device, then dropped.
 * **sequential**: the baseline of the article (AWS Architecture Blog, 2026-05-19): decode a chunk, copy it, blocking,
   save it, and only then decode the next. A loop of its own that shares neither ring nor threads with the pipeline, so
   that nobody has to believe that the pipeline with one slot is no slower. It is given our conversion on the device and
   our sinks, with as many writers, so that it differs in one thing: nothing overlaps.
 * **stock**: the whole clip is decoded, copied, converted on the host, and then saved (``stock.py``).
-* **asynchronous**: ``FramePipeline``.
+* **asynchronous, stock decoder**: ``FramePipeline``, with stock's decoder.
+* **asynchronous**: ``FramePipeline`` as it comes, with the faster decoder.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from async_decode.decoders import Mode, faster
 from async_decode.device.conversion import Finish
 from async_decode.frames import Clip, FrameArray, PixelFormat
 from async_decode.pipeline.frame_pipeline import FramePipeline
@@ -33,15 +36,27 @@ from .saving import Saving
 from .stock import to_bytes
 from .workload import Workload
 
-DECODE, FINISH, SEQUENTIAL, STOCK, ASYNCHRONOUS = (
+DECODE, FASTER, FINISH, SEQUENTIAL, STOCK, ASYNCHRONOUS_STOCK, ASYNCHRONOUS = (
     "decode only",
+    "decode only, faster",
     "decode and finish",
     "sequential",
     "stock",
+    "asynchronous, stock decoder",
     "asynchronous",
 )
 #: Their short names on the command line.
-KINDS = {"decode": DECODE, "finish": FINISH, "sequential": SEQUENTIAL, "stock": STOCK, "async": ASYNCHRONOUS}
+KINDS = {
+    "decode": DECODE,
+    "faster": FASTER,
+    "finish": FINISH,
+    "sequential": SEQUENTIAL,
+    "stock": STOCK,
+    "async-stock": ASYNCHRONOUS_STOCK,
+    "async": ASYNCHRONOUS,
+}
+#: Which decoder the arms have in which that can be chosen.
+_MODES: dict[str, Mode] = {DECODE: "stock", FASTER: "auto", ASYNCHRONOUS_STOCK: "stock", ASYNCHRONOUS: "auto"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +107,7 @@ class Arm:
     """One arm of a case.
 
     Attributes:
-        kind: one of the five.
+        kind: one of ``KINDS``.
         saving: what it saves; ``None``: nothing.
         run: does it once, from before the decode to complete files in the folder.
         check: the warm-up: does it once with a hash in place of the files.
@@ -112,17 +127,20 @@ def make_arms(workload: Workload, kinds: Sequence[str], savings: Sequence[Saving
     """The arms of a case: those that save once for each of ``savings``."""
     arms = []
     for kind in kinds:
-        if kind in (DECODE, FINISH):
+        if kind in (DECODE, FASTER, FINISH):
             arms.append(_dropping_arm(kind, workload))
+        elif kind in (ASYNCHRONOUS, ASYNCHRONOUS_STOCK):
+            arms.extend(_asynchronous_arm(workload, saving, settings, kind) for saving in savings)
         else:
-            make = {SEQUENTIAL: _sequential_arm, STOCK: _stock_arm, ASYNCHRONOUS: _asynchronous_arm}[kind]
+            make = {SEQUENTIAL: _sequential_arm, STOCK: _stock_arm}[kind]
             arms.extend(make(workload, saving, settings) for saving in savings)
     return arms
 
 
-def decode_only(workload: Workload) -> None:
-    """Decode; drop the pieces."""
-    workload.tap().run(workload.latent, lambda piece: None)
+def decode_only(workload: Workload, kind: str = DECODE) -> None:
+    """Decode as this arm does; drop the pieces."""
+    with faster(workload.decoder.model, device=workload.device, mode=_MODES[kind], verdicts=workload.verdicts):
+        workload.tap().run(workload.latent, lambda piece: None)
 
 
 def decode_and_finish(workload: Workload) -> None:
@@ -143,8 +161,10 @@ def sequential(workload: Workload, sinks: Sequence[Sink], settings: Settings) ->
         loop.end()
 
 
-def asynchronous(workload: Workload, sinks: Sequence[Sink], settings: Settings) -> FramePipeline:
-    """Through the pipeline; it is closed when this returns."""
+def asynchronous(
+    workload: Workload, sinks: Sequence[Sink], settings: Settings, kind: str = ASYNCHRONOUS
+) -> FramePipeline:
+    """Through the pipeline, with the decoder of this arm; it is closed when this returns."""
     with FramePipeline(
         sinks,
         chunk_size=settings.chunk_size,
@@ -152,7 +172,7 @@ def asynchronous(workload: Workload, sinks: Sequence[Sink], settings: Settings) 
         device=workload.device,
         finish=workload.finish(),
     ) as pipeline:
-        pipeline.decode(workload.tap(), workload.latent)
+        pipeline.decode(workload.tap(), workload.latent, decoder=_MODES[kind], verdicts=workload.verdicts)
     return pipeline
 
 
@@ -239,18 +259,21 @@ class HashSink(Sink):
 
 
 def _dropping_arm(kind: str, workload: Workload) -> Arm:
-    decode = decode_only if kind == DECODE else decode_and_finish
-
     def run(_folder: Path) -> Outcome:
-        decode(workload)
+        if kind == FINISH:
+            decode_and_finish(workload)
+        else:
+            decode_only(workload, kind)
         return Outcome()
 
     def check() -> Check:
         finish, sink = workload.finish(), HashSink(PixelFormat.UINT8)
+        mode = _MODES.get(kind, "stock")
         began = time.perf_counter()
-        workload.tap().run(
-            workload.latent, lambda piece: sink.write(_finished(finish, piece, PixelFormat.UINT8).cpu().numpy(), 0)
-        )
+        with faster(workload.decoder.model, device=workload.device, mode=mode, verdicts=workload.verdicts):
+            workload.tap().run(
+                workload.latent, lambda piece: sink.write(_finished(finish, piece, PixelFormat.UINT8).cpu().numpy(), 0)
+            )
         return Check({PixelFormat.UINT8.value: sink.hash}, time.perf_counter() - began)
 
     return Arm(kind, None, run, check)
@@ -265,15 +288,15 @@ def _sequential_arm(workload: Workload, saving: Saving, settings: Settings) -> A
     return Arm(SEQUENTIAL, saving, run, _hashing(saving, lambda sinks: sequential(workload, sinks, settings)))
 
 
-def _asynchronous_arm(workload: Workload, saving: Saving, settings: Settings) -> Arm:
+def _asynchronous_arm(workload: Workload, saving: Saving, settings: Settings, kind: str) -> Arm:
     settings = settings.for_saving(saving)
 
     def run(folder: Path) -> Outcome:
         sink = saving.sink(folder, "asynchronous")
-        pipeline = asynchronous(workload, [sink], settings)
+        pipeline = asynchronous(workload, [sink], settings, kind)
         return Outcome(saving.files(sink), pipeline.report.to_json())
 
-    return Arm(ASYNCHRONOUS, saving, run, _hashing(saving, lambda sinks: asynchronous(workload, sinks, settings)))
+    return Arm(kind, saving, run, _hashing(saving, lambda sinks: asynchronous(workload, sinks, settings, kind)))
 
 
 def _stock_arm(workload: Workload, saving: Saving, _settings: Settings) -> Arm:

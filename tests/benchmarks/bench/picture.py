@@ -9,16 +9,18 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .arms import ASYNCHRONOUS, DECODE, FINISH, SEQUENTIAL, STOCK
+from .arms import ASYNCHRONOUS, ASYNCHRONOUS_STOCK, DECODE, FASTER, FINISH, SEQUENTIAL, STOCK
 from .results import over_decode_only
 
 #: Inches: of the picture, of what stands beside the bars, of a row, and of what stands above and below the rows.
-_WIDTH, _LABELS, _NUMBERS, _ROW, _HEADING, _MARGIN = 12.0, 2.9, 1.7, 0.26, 0.5, 0.2
+_WIDTH, _LABELS, _NUMBERS, _ROW, _HEADING, _MARGIN = 12.0, 3.9, 1.7, 0.26, 0.5, 0.2
 _COLOURS = {
     DECODE: "#9aa5b1",
+    FASTER: "#5f7f95",
     FINISH: "#b8c1cb",
     SEQUENTIAL: "#e0a458",
     STOCK: "#c8553d",
+    ASYNCHRONOUS_STOCK: "#7db8cc",
     ASYNCHRONOUS: "#2a7f9e",
 }
 _INK, _FAINT = "#1f2933", "#7b8794"

