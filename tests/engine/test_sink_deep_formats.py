@@ -217,12 +217,50 @@ def test_exr_with_nan_is_named_in_the_report(tmp_path: Path, color_space: Any) -
     assert holds_nan == [False] * 5 + [True] * 2
 
 
-def test_exr_without_nan_is_no_reason_for_a_warning(tmp_path: Path) -> None:
-    sink = ImageFilesSink(OutputNames(tmp_path, "a"), ExrEncoder(), writers=2)
-    with FramePipeline([sink], finish=FinishedFrames()) as pipeline:
-        pipeline.submit(torch.full((7, 2, 2, 3), float("inf")))
+@pytest.mark.parametrize(
+    ("value", "half", "color_space", "said"),
+    [
+        (float("inf"), True, "linear", "infinite values, which exr files keep"),
+        (float("-inf"), False, "sRGB", "infinite values, which exr files keep"),
+        (70_000.0, True, "linear", "values beyond 65504, the most of exr half"),
+        (-65_520.0, True, "linear", "values beyond 65504, the most of exr half"),
+        # Only the curve takes it there.
+        (200.0, True, "sRGB", "values beyond 65504, the most of exr half"),
+        (50.0, False, "HDR", "infinite values, which exr files keep"),
+        (65_519.0, True, "linear", None),
+        (70_000.0, False, "linear", None),
+        (1.0, True, "sRGB", None),
+    ],
+)
+def test_exr_with_infinity_is_named_in_the_report(
+    tmp_path: Path, value: float, half: bool, color_space: Any, said: str | None
+) -> None:
+    frames = torch.full((7, 18, 2, 3), 0.5)
+    frames[4, 17, 0, 1] = value
+    frames[6] = value
+    sink = ImageFilesSink(OutputNames(tmp_path, "a"), ExrEncoder(half=half, color_space=color_space), writers=2)
 
-    assert not pipeline.report.warnings
+    with FramePipeline([sink], chunk_size=2, finish=FinishedFrames()) as pipeline:
+        pipeline.submit(frames)
+
+    got = [bool(np.isinf(decoded_exr(path, (18, 2, 3), half=half)).any()) for path in sink.files]
+    assert got == [said is not None and index in (4, 6) for index in range(7)]
+    if said is None:
+        assert not pipeline.report.warnings
+    else:
+        (warning,) = pipeline.report.warnings
+        assert warning.startswith(f"frame 4 is the first that holds {said}")
+
+
+def test_exr_with_nan_and_infinity_is_told_of_both(tmp_path: Path) -> None:
+    frames = torch.tensor([0.5, float("inf"), float("nan"), 70_000]).reshape(4, 1, 1, 1)
+    sink = ImageFilesSink(OutputNames(tmp_path, "a"), ExrEncoder(color_space="linear"), writers=2)
+    with FramePipeline([sink], finish=FinishedFrames()) as pipeline:
+        pipeline.submit(torch.cat([frames, frames.flip(0)], 1))
+
+    warnings = pipeline.report.warnings
+    assert [warning[:8] for warning in warnings] == ["frame 0 ", "frame 1 ", "frame 1 "]
+    assert {warning.split("holds ")[1][:8] for warning in warnings} == {"values b", "infinite", "NaN (not"}
 
 
 def attributes(path: Path) -> dict[str, tuple[str, bytes]]:

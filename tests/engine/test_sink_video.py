@@ -221,6 +221,21 @@ def test_rate_is_exact(tmp_path: Path, fps: float | Fraction, rate: Fraction) ->
     assert abs(found.duration - 10 / rate) <= 0.011
 
 
+@pytest.mark.parametrize("whole", [12, 15, 24, 30, 48, 60, 120, 144, 240])
+def test_a_rate_of_television_is_known_by_its_places(whole: int) -> None:
+    exact = Fraction(whole * 1000, 1001)
+
+    # 14.985 has no two places.
+    for fps in (round(float(exact), places) for places in (3 if whole == 15 else 2, 3, 4, 6)):
+        assert exact_rate(fps) == exact, fps
+    assert exact_rate(float(whole)) == whole
+
+
+@pytest.mark.parametrize("fps", [11.98, 12.5, 14.99, 14.98, 23.97, 29.96, 29.985, 143.85, 499.5])
+def test_a_rate_beside_one_of_television_is_itself(fps: float) -> None:
+    assert exact_rate(fps) == Fraction(str(fps))
+
+
 @pytest.mark.parametrize("fps", [0, -1, 0.0, float("nan"), float("inf"), Fraction(1, 2_000_000), 10**8])
 def test_rate_that_no_file_can_state_is_refused(fps: float | Fraction) -> None:
     with pytest.raises(ValueError, match=r"expected a positive frame rate.*got"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import IO, Any, Literal, cast
 
 import numpy as np
@@ -32,6 +32,18 @@ _ZIP, _HALF, _FLOAT = 3, 1, 2
 #: CIE xy of red, green, blue and white.
 _REC709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 _REC2020 = (0.708, 0.292, 0.170, 0.797, 0.131, 0.046, 0.3127, 0.3290)
+#: From here on a value is nearer to what would follow half's largest, 65504, than to that: it becomes infinite.
+_HALF_ENDS = 65520
+#: What a frame may hold that few programs show as it was meant.
+_NAN = (
+    "NaN (not a number), which exr files keep and most programs show as black; where a decoder made it, a wider type "
+    "helps, for example with --fp32-vae"
+)
+_INFINITE = "infinite values, which exr files keep and few programs take for light; clip the frames first"
+_BEYOND_HALF = (
+    "values beyond 65504, the most of exr half, where they became infinite; save as exr float, or scale the frames "
+    "first"
+)
 
 
 class ExrEncoder(ImageEncoder):
@@ -73,7 +85,7 @@ class ExrEncoder(ImageEncoder):
                 f"exr files have no place for texts of these names, left out: {', '.join(map(repr, left_out))}"
             ]
 
-    def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
+    def encode(self, frame: FrameArray, file: IO[bytes]) -> Collection[str]:
         pixels = cast("Floats", frame)
         height = len(pixels)
         header = self._header(*pixels.shape)
@@ -83,14 +95,18 @@ class ExrEncoder(ImageEncoder):
         file.write(bytes(8 * count))
         offset = len(header) + 8 * count
         offsets = []
+        odd: set[str] = set()
         for first in range(0, height, _BLOCK):
-            block = self._block(pixels[first : first + _BLOCK])
+            values = self._light(pixels[first : first + _BLOCK])
+            odd |= self._odd(values)
+            block = self._block(values)
             file.write(struct.pack("<ii", first, len(block)))
             file.write(block)
             offsets.append(offset)
             offset += 8 + len(block)
         file.seek(len(header))
         file.write(struct.pack(f"<{count}Q", *offsets))
+        return odd
 
     def _header(self, height: int, width: int, channels: int) -> bytes:
         kind = _HALF if self._half else _FLOAT
@@ -121,13 +137,31 @@ class ExrEncoder(ImageEncoder):
             + b"\0"
         )
 
-    def _block(self, lines: Floats) -> bytes:
-        """Up to 16 lines, compressed: channel by channel in each line, in the order of their names."""
-        names = _NAMES[lines.shape[2]]
-        order = [names.index(name) for name in sorted(names)]
+    def _light(self, lines: Floats) -> Floats:
+        """What is written of ``lines``: linear light, and alpha as it is."""
         values = lines.copy()
         colours = values[..., :3]
-        colours[...] = self._linear(colours)
+        # What is far beyond a curve's end becomes infinite, which is told.
+        with np.errstate(over="ignore"):
+            colours[...] = self._linear(colours)
+        return values
+
+    def _odd(self, values: Floats) -> set[str]:
+        """What these values will be in the file that few programs show as it was meant."""
+        # Both pass NaN on, which is not below anything.
+        if max(values.max(), -values.min()) < (_HALF_ENDS if self._half else np.inf):
+            return set()
+        found = {
+            _NAN: np.isnan(values),
+            _INFINITE: np.isinf(values),
+            _BEYOND_HALF: (np.abs(values) >= _HALF_ENDS) & np.isfinite(values) & self._half,
+        }
+        return {what for what, where in found.items() if where.any()}
+
+    def _block(self, values: Floats) -> bytes:
+        """Up to 16 lines, compressed: channel by channel in each line, in the order of their names."""
+        names = _NAMES[values.shape[2]]
+        order = [names.index(name) for name in sorted(names)]
         planes = values[..., order].swapaxes(1, 2)
         # What is beyond half's 65504 becomes infinite, as it should.
         with np.errstate(over="ignore"):

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Collection
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from ...errors import Cancelled
-from ...frames import Clip, FrameArray, PixelFormat
+from ...frames import Clip, FrameArray
 from ...spans import Recorder, Span, Stage
 from ..base import Sink
 from ..cores import Cores
@@ -77,21 +76,17 @@ class ImageFilesSink(Sink):
         self.reserved: list[Path] = []
         self._stop = threading.Event()
         self._error: BaseException | None = None
-        self._nan_frame: int | None = None
+        # Of what is odd, the first frame that holds it.
+        self._first_odd: dict[str, int] = {}
         # Held by write from its first name to its last job, so that an abort waits for what it has begun.
         self._lock = threading.Lock()
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
         """What differs in the files from what was asked for, and what is odd in them."""
-        notes = list(self._encoder.notes)
-        if self._nan_frame is not None:
-            notes.append(
-                f"frame {self._nan_frame} is the first that holds NaN (not a number), which {self._encoder.name} files "
-                "keep and most programs show as black; where a decoder made it, a wider type helps, for example with "
-                "--fp32-vae"
-            )
-        return notes
+        # A writer may add to it.
+        firsts = sorted(self._first_odd.copy().items(), key=lambda found: found[1])
+        return [*self._encoder.notes, *(f"frame {index} is the first that holds {what}" for what, index in firsts)]
 
     @property
     def writers(self) -> int:
@@ -166,8 +161,8 @@ class ImageFilesSink(Sink):
         try:
             self._raise_error()
             with _StoppableFile(name.part, self._stop) as file:
-                self._encoder.encode(frame, file)
-            self._look_for_nan(frame, index)
+                odd = self._encoder.encode(frame, file)
+            self._remember(odd or (), index)
             path = name.publish()
             self._paths[index] = path
             size = 0
@@ -181,12 +176,12 @@ class ImageFilesSink(Sink):
             self._recorder.add(Span(Stage.SAVE, lane, index, began, self._recorder.now(), frames=1, bytes=size))
             chunk.frame_done()
 
-    def _look_for_nan(self, frame: FrameArray, index: int) -> None:
-        """Remember the first frame that holds a NaN; where pixels are whole numbers, the pipeline has looked."""
-        # max passes NaN on.
-        if self.pixel_format is PixelFormat.FLOAT32 and np.isnan(frame.max()):
+    def _remember(self, odd: Collection[str], index: int) -> None:
+        """Remember the first frame that holds each of what is odd; NaN in whole numbers the pipeline has looked for."""
+        if odd:
             with self._lock:
-                self._nan_frame = index if self._nan_frame is None else min(index, self._nan_frame)
+                for what in odd:
+                    self._first_odd[what] = min(index, self._first_odd.get(what, index))
 
     def _first_error(self, error: BaseException, name: Reservation) -> BaseException:
         """What to tell the pipeline after ``error``; the first one stays the sink's."""

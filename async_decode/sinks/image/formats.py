@@ -12,7 +12,7 @@ import errno
 import io
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, cast
 
@@ -69,8 +69,12 @@ class ImageEncoder(abc.ABC):
             self.notes = [*self.notes, note]
 
     @abc.abstractmethod
-    def encode(self, frame: FrameArray, file: IO[bytes]) -> None:
+    def encode(self, frame: FrameArray, file: IO[bytes]) -> Collection[str] | None:
         """Write ``frame``, ``(H, W, C)`` with 1, 3 or 4 channels, to ``file``.
+
+        Returns:
+            What the file holds that readers may not expect, each to be told once, behind "frame 5 is the first that
+            holds"; formats of whole numbers have nothing to tell.
 
         Whatever ``file.write`` raises must come out: that is how an abort ends it in the middle.
         """

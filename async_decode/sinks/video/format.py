@@ -19,7 +19,7 @@ from ...frames import PixelFormat
 _MAX_RATE_PART = 1_001_000
 _MIN_RATE = Fraction(1, 1000)
 #: Rates of television, which people and widgets write as 23.976, 29.97, …
-_NTSC_RATES = tuple(Fraction(whole * 1000, 1001) for whole in (24, 30, 48, 60, 120, 240))
+_NTSC_RATES = tuple(Fraction(whole * 1000, 1001) for whole in (12, 15, 24, 30, 48, 60, 120, 144, 240))
 #: Speeds of an encoder, fastest first: x264's names, which every other codec's own scale is mapped to.
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
@@ -169,8 +169,8 @@ def exact_rate(fps: float | Fraction) -> Fraction:
         if max(rate.numerator, rate.denominator) > _MAX_RATE_PART:
             raise ValueError(f"expected a frame rate with parts up to {_MAX_RATE_PART}, got {rate}")
         return rate
-    # Within rounding to two places, and well away from the whole number beside it.
+    # Within rounding to two places (23.98 is furthest away). 14.99 is further: 14.985 lies between two of those.
     for television in _NTSC_RATES:
-        if abs(rate - television) < Fraction(5, 1000):
+        if abs(rate - television) < Fraction(4, 1000):
             return television
     return rate.limit_denominator(1000)
