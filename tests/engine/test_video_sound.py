@@ -264,6 +264,42 @@ def test_more_channels_than_comfyui_can_read_are_mixed(tmp_path: Path, name: str
     assert any(note.startswith(f"the {channels} channels of sound were mixed into 6") for note in sink.notes)
 
 
+@pytest.mark.parametrize("channels", [9, 16, 24, 257])
+@pytest.mark.parametrize("name", ["mp4 (H.264)", "webm (VP9)", "mkv (FFV1)", "mov (ProRes 422 HQ)"])
+def test_channels_of_no_known_layout_are_mixed_in_pairs(tmp_path: Path, name: str, channels: int) -> None:
+    samples = np.zeros((channels, 48_000), np.float32)
+    samples[0::2] = np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000) / 2
+    sink = VideoSink(
+        OutputNames(tmp_path, "a"),
+        fps=24,
+        video=replace(VIDEO_FORMATS[name], frames=PixelFormat.UINT8),
+        sound=Sound(samples, 48_000),
+    )
+    with nothing_survives(tmp_path):
+        save(sink, pictures(24, 64, 96))
+
+    got, _, _ = heard(sink.path)
+    assert got.shape[1] == 2 and abs(len(got) - 48_000) <= 3
+    # The last of an odd number is heard on both sides.
+    wanted = [0.5, 0.5 / (channels // 2 + 1) if channels % 2 else 0]
+    assert np.allclose(np.abs(got[20_000:30_000]).max(axis=0), wanted, atol=0.02)
+    (note,) = [note for note in sink.notes if "sound" in note]
+    assert note.startswith(f"the {channels} channels of sound were mixed into 2")
+
+
+@pytest.mark.parametrize("rate", [1000, 768_000])
+@pytest.mark.parametrize("name", ["mp4 (H.264)", "webm (VP9)", "mkv (FFV1)", "mov (ProRes 422 HQ)"])
+def test_the_least_and_the_highest_rate_are_heard(tmp_path: Path, name: str, rate: int) -> None:
+    tone = np.sin(2 * np.pi * 100 * np.arange(rate) / rate, dtype=np.float32)[None] / 2
+    video = replace(VIDEO_FORMATS[name], frames=PixelFormat.UINT8)
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=24, video=video, sound=Sound(tone, rate))
+    save(sink, pictures(24, 64, 96))
+
+    got, got_rate, _ = heard(sink.path)
+    assert abs(len(got) / got_rate - 1) <= 2 / 1000
+    assert abs(np.sqrt((got[got_rate // 4 : got_rate // 2] ** 2).mean()) - 0.5 / np.sqrt(2)) < 0.05
+
+
 @pytest.mark.parametrize("seconds", [0.4, 60.0])
 @pytest.mark.parametrize("name", [name for name, video in VIDEO_FORMATS.items() if video.sound is not None])
 def test_sound_is_as_long_as_frames_that_nobody_had_counted(tmp_path: Path, name: str, seconds: float) -> None:
@@ -324,9 +360,11 @@ def test_huge_samples_are_as_loud_as_sound_can_be(tmp_path: Path, name: str) -> 
     [
         (np.zeros(5, np.float32), 48_000, r"\(channels, samples\) float32, got \(5,\)"),
         (np.zeros((2, 5)), 48_000, "float64"),
-        (np.zeros((9, 5), np.float32), 48_000, "1 to 8 channels, got 9"),
-        (np.zeros((2, 0), np.float32), 48_000, "the sound is empty"),
-        (np.zeros((2, 5), np.float32), 0, "sample rate from 1 to 768000 Hz, got 0"),
+        (np.zeros((0, 5), np.float32), 48_000, "the sound is empty: it has 0 channels of 5 samples"),
+        (np.zeros((2, 0), np.float32), 48_000, "the sound is empty: it has 2 channels of 0 samples"),
+        (np.zeros((2, 5), np.float32), 0, "sample rate from 1000 to 768000 Hz, got 0"),
+        (np.zeros((2, 5), np.float32), 999, "sample rate from 1000 to 768000 Hz, got 999"),
+        (np.zeros((2, 5), np.float32), 1_000_000, "sample rate from 1000 to 768000 Hz, got 1000000"),
     ],
 )
 def test_sound_that_is_none_is_refused(samples: np.ndarray, rate: int, message: str) -> None:

@@ -26,7 +26,7 @@ from ...errors import SinkError
 from ...frames import Clip, PixelFormat
 from ..ffmpeg import file_url
 from .format import Colour, VideoFormat
-from .sound import FILE_CHANNELS, Sound
+from .sound import Sound
 
 #: ffmpeg's names of the frames that come through the pipe, by channels; what would be alpha is left out, unless the
 #: format keeps it.
@@ -39,6 +39,8 @@ _ENDIAN = "le" if sys.byteorder == "little" else "be"
 _FRAGMENT_US = 1_000_000
 #: Up to this width, in pixels, x265's cutree (seen in 4.3, with 34 to 48 pixels) writes behind its memory and dies.
 _X265_NARROW = 64
+#: The most that FLAC is given, in Hz; from about 620 kHz on, ffmpeg's encoder finds no block size and fails.
+_FLAC_RATE = 384_000
 #: ffmpeg's names of what reads a container, by what writes it.
 _DEMUXERS = {"matroska": "matroska", "webm": "matroska", "gif": "gif"}
 
@@ -179,15 +181,16 @@ def count_arguments(video: VideoFormat, source: str, *, by_decoding: bool = Fals
 
 
 def _sound_filter(video: VideoFormat, sound: Sound) -> list[str]:
-    """Names of the channels where ffmpeg would guess others, and fewer where there are too many."""
-    channels = sound.channels
+    """Names of the channels where ffmpeg would guess others, and fewer where there are too many; a rate for FLAC."""
+    rate = ["-ar", str(_FLAC_RATE)] if "flac" in (video.sound or ()) and sound.rate > _FLAC_RATE else []
+    channels = sound.file_channels
     # Not 2.1, as ffmpeg would guess, whose third channel keeps the bass only; Opus takes four in one layout.
     layout = {3: "3.0", 4: "quad" if "libopus" in (video.sound or ()) else None}.get(channels)
-    if channels > FILE_CHANNELS:
-        return ["-ac", str(FILE_CHANNELS)]
+    if channels < sound.channels:
+        return [*rate, "-ac", str(channels)]
     if layout is None:
-        return []
-    return ["-af", "channelmap=" + "|".join(map(str, range(channels))) + f":{layout}"]
+        return rate
+    return [*rate, "-af", "channelmap=" + "|".join(map(str, range(channels))) + f":{layout}"]
 
 
 def _muxer_options(video: VideoFormat, plays: int) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...errors import SinkError
 from ...frames import Clip, PixelFormat
 from .format import VideoFormat
-from .sound import FILE_CHANNELS, Sound
+from .sound import Sound
 
 
 def check_size(video: VideoFormat, width: int, height: int) -> None:
@@ -51,10 +51,15 @@ def differences(
         )
     if sound is not None and video.sound is None:
         notes.append(f"the sound was left out: {video.name} has none")
-    elif sound is not None and sound.channels > FILE_CHANNELS:
+    elif sound is not None and sound.file_channels == 2 < sound.channels:
         notes.append(
-            f"the {sound.channels} channels of sound were mixed into {FILE_CHANNELS} (5.1), the most that a file gets "
-            "here: ComfyUI cannot read 8 back"
+            f"the {sound.channels} channels of sound were mixed into 2, every other one on each side: so many have no "
+            "layout that is known here; mix them yourself, into 6 at most, for another sound"
+        )
+    elif sound is not None and sound.file_channels < sound.channels:
+        notes.append(
+            f"the {sound.channels} channels of sound were mixed into {sound.file_channels} (5.1), the most that a file "
+            "gets here: ComfyUI cannot read 8 back"
         )
     if untagged:
         notes.append(f"prompt and workflow were left out: {video.name} has no place for them")

@@ -33,6 +33,50 @@ class SaveTensor:
         return {"ui": {"tensor": [{"filename": name, "subfolder": "", "type": "temp", **described}]}}
 
 
+class SaveSound(SaveTensor):
+    """Saves an AUDIO's waveform in the same way; ``ui`` tells its rate as well."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"audio": ("AUDIO",)}}
+
+    def save(self, audio: Mapping[str, Any]) -> dict[str, Any]:
+        saved = super().save(audio["waveform"])
+        return {"ui": {**saved["ui"], "rate": [audio["sample_rate"]]}}
+
+
+class Sound:
+    """An AUDIO of any shape and rate, or something that is none.
+
+    ``kind``: ``tone`` is a sine of 440 Hz in all channels; ``text`` has one in place of the waveform; ``no rate`` has
+    none; ``nothing`` is an AUDIO without anything; ``list`` is none.
+    """
+
+    RETURN_TYPES = ("AUDIO",)
+    FUNCTION = "make"
+    CATEGORY = "testing"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "shape": ("STRING", {"default": "1,2,48000"}),
+                "rate": ("INT", {"default": 48_000, "min": -(2**31), "max": 2**31}),
+                "kind": (["tone", "text", "no rate", "nothing", "list"], {"default": "tone"}),
+            }
+        }
+
+    def make(self, shape: str, rate: int, kind: str) -> tuple[Any]:
+        if kind in ("nothing", "list"):
+            return ({} if kind == "nothing" else [],)
+        if kind == "text":
+            return ({"waveform": "a text", "sample_rate": rate},)
+        sizes = [int(size) for size in shape.split(",")]
+        times = torch.arange(sizes[-1]) / (rate or 1)
+        waveform = (torch.sin(2 * torch.pi * 440 * times) / 2).expand(sizes)
+        return ({"waveform": waveform, "sample_rate": None if kind == "no rate" else rate},)
+
+
 class _NoSound(Mapping[str, Any]):
     """What loaders of video hand out: the sound is looked for when somebody asks for it, here in vain."""
 
