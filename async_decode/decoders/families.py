@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import operator
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from typing import Any
 
 import torch
 
+from . import hunyuan
+from .call import Carried
 from .place import Place
 from .verdicts import digest
 from .wan import LoneConv, LoneNorm, ResidualBlock, Upsampling, Variant
@@ -29,7 +32,7 @@ class Family:
     Attributes:
         module: the name of the Python module that its classes are in.
         decoder: the class whose call is a step of the decode.
-        sources: the functions whose source was read when the blocks were written, ``Class.method``.
+        sources: the functions whose source was read when the blocks were written, ``Class.method`` or ``function``.
         known: short names of their sources, one for each version that was read, with what it does differently.
         places: makes the places of a decoder.
     """
@@ -37,8 +40,8 @@ class Family:
     module: str
     decoder: str
     sources: tuple[str, ...]
-    known: dict[str, Variant]
-    places: Callable[[torch.nn.Module, Variant], Iterator[Place]]
+    known: dict[str, Any]
+    places: Callable[[torch.nn.Module, Any], Iterator[Place]]
 
 
 class Unknown(Exception):
@@ -57,10 +60,10 @@ def find(model: torch.nn.Module) -> tuple[torch.nn.Module, list[Place], list[str
     if family is None or not isinstance(decoder, torch.nn.Module):
         raise Unknown(f"there are no blocks for {type(model).__name__}")
     sources = sources_of(family)
-    variant = family.known.get(digest(sources))
-    if variant is None:
+    version = digest(sources)
+    if version not in family.known:
         raise Unknown(f"this version of {type(model).__name__} is not one that the blocks were written for")
-    places = list(family.places(decoder, variant))
+    places = list(family.places(decoder, family.known[version]))
     for module in (decoder, *(part for place in places for part in place.module.modules())):
         if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
             raise Unknown(f"something else has changed this {type(model).__name__}")
@@ -76,9 +79,8 @@ def sources_of(family: Family) -> list[str]:
     home = sys.modules[family.module]
     found = []
     for name in family.sources:
-        owner, _, method = name.partition(".")
         try:
-            source = textwrap.dedent(inspect.getsource(getattr(getattr(home, owner), method)))
+            source = textwrap.dedent(inspect.getsource(operator.attrgetter(name)(home)))
         except (AttributeError, OSError, TypeError):
             continue
         found.append(ast.unparse(ast.parse(source)))
@@ -166,6 +168,32 @@ def _diffusers_wan(prefix: str) -> Callable[[torch.nn.Module, Variant], Iterator
     return places
 
 
+def _core_hunyuan(decoder: Any, _variant: None) -> Iterator[Place]:
+    if not decoder.refiner_vae:
+        raise Unknown("there are no blocks for a decoder that carries nothing on")
+
+    def conv(module: Any) -> Any:
+        return _typed(_typed(module, ("CarriedConv3d",)).conv, ("Conv3d",))
+
+    # What comes before them, at the latent's resolution, runs once for the whole clip: stock's.
+    for name, module in decoder.up.named_modules(prefix="up"):
+        kind = type(module).__name__
+        if kind == "ResnetBlock":
+            if module.use_conv_shortcut:
+                raise Unknown("a part of the decoder has a shortcut that is carried on")
+            norms = [_typed(norm, ("RMS_norm",)) for norm in (module.norm1, module.norm2)]
+            _typed(module.swish, ("SiLU",))
+            shortcut = conv(module.nin_shortcut) if module.in_channels != module.out_channels else None
+            block = hunyuan.ResidualBlock(norms, [conv(module.conv1), conv(module.conv2)], shortcut)
+            yield Place(name, module, block, 2, calls=Carried, begins=name == "up.0.block.0")
+        elif kind == "UpSmpl":
+            yield Place(name, module, hunyuan.Upsampling(conv(module.conv), 2 if module.tus else 1), 1, calls=Carried)
+    norm = _typed(decoder.norm_out, ("RMS_norm",))
+    yield Place("norm_out", norm, hunyuan.LastNorm(norm), 0, leaf=True)
+    # Stock's, in stock's layout.
+    yield Place("conv_out", decoder.conv_out, None, 0)
+
+
 def _wan_sources(prefix: str = "", decoder: str = "Decoder3d", more: tuple[str, ...] = ()) -> tuple[str, ...]:
     classes = ("CausalConv3d", "RMS_norm", "Resample", "ResidualBlock", "AttentionBlock")
     return (
@@ -209,5 +237,17 @@ FAMILIES = (
         _wan_sources("QwenImage", "QwenImageDecoder3d", ("QwenImageMidBlock.forward", "QwenImageUpBlock.forward")),
         {"6be6a7ee1a4e29980a66e4a7": Variant(trims=False, joins=True, wide=True)},
         _diffusers_wan("QwenImage"),
+    ),
+    Family(
+        "comfy.ldm.hunyuan_video.vae_refiner",
+        "Decoder",
+        (
+            *(f"{name}.forward" for name in ("RMS_norm", "ResnetBlock", "CarriedConv3d", "UpSmpl", "Decoder")),
+            *(f"{name}.__init__" for name in ("RMS_norm", "CarriedConv3d", "UpSmpl")),
+            "conv_carry_causal_3d",
+            "torch_cat_if_needed",
+        ),
+        {"4ac6cba64fdc6939ff4bc570": None},
+        _core_hunyuan,
     ),
 )

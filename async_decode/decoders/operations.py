@@ -55,7 +55,9 @@ class Operations:
             norms = torch.empty(x.numel() // x.shape[1], dtype=torch.float32, device=x.device)
         norm_into(out, x, bias, gamma, formula, order, norms)
 
-    def conv(self, number: int, x: Tensor, module: Any, last: bool = False) -> tuple[Tensor, Tensor | None]:
+    def conv(
+        self, number: int, x: Tensor, module: Any, last: bool = False, padded: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """Convolution ``number`` of the block, without its bias, and the bias.
 
         Args:
@@ -63,9 +65,10 @@ class Operations:
             x: has its frames of padding already.
             module: whose weights these are.
             last: only the last slice in time of them.
+            padded: ``x`` has its padding in height and width, too.
         """
         with self.weights.of(module, x, last) as (weight, bias):
-            return self._convolve(number, x, weight, module), own(bias, module)
+            return self._convolve(number, x, weight, module, padded), own(bias, module)
 
     def splits(self, number: int) -> bool:
         """Whether convolution ``number`` takes the frames before ``x`` from where they are."""
@@ -78,13 +81,13 @@ class Operations:
         with self.weights.of(module, x) as (weight, bias):
             return conv(x, weight, past), own(bias, module)
 
-    def _convolve(self, number: int, x: Tensor, weight: Tensor, module: Any) -> Tensor:
+    def _convolve(self, number: int, x: Tensor, weight: Tensor, module: Any, padded: bool) -> Tensor:
         """``weight``: channels last."""
         if self.algorithms.convs[number] != "cudnn":
             from .kernels.conv import conv
 
             return conv(x, weight)
-        return cudnn_conv(x, weight, module)
+        return cudnn_conv(x, weight, module, padded)
 
 
 def own(bias: Tensor | None, module: Any) -> Tensor | None:
@@ -106,10 +109,17 @@ def norms_of_torch(x: Tensor, layout: Layout, formula: Formula) -> Tensor:
     return norms.contiguous()
 
 
-def cudnn_conv(x: Tensor, weight: Tensor, module: Any) -> Tensor:
-    """What cuDNN makes of ``x``: the operation that ``module`` calls, padded in height and width; channels last."""
+def cudnn_conv(x: Tensor, weight: Tensor, module: Any, padded: bool) -> Tensor:
+    """What cuDNN makes of ``x``: the operation that ``module`` calls; channels last.
+
+    Args:
+        x: what is convolved.
+        weight: channels last.
+        module: whose operation it is.
+        padded: ``x`` has its padding in height and width already.
+    """
     flat = weight.ndim == 4
-    padding = [*([] if flat else [0]), *(size // 2 for size in weight.shape[-2:])]
+    padding = [*([] if flat else [0]), *(0 if padded else size // 2 for size in weight.shape[-2:])]
     if getattr(home_of(type(module)), "NVIDIA_MEMORY_CONV_BUG_WORKAROUND", False) and not flat:
         # Core goes round a fault of some versions of torch this way.
         ones = [1, 1, 1]

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from .call import Cached, Call, Carried, Kept
 from .kernels.order import Formula
 from .layout import Layout
 from .operations import Operations
@@ -23,9 +24,6 @@ from .proof import StockNorms, TrialOperations, share_that_differs
 from .stopwatch import Stopwatch
 from .verdicts import Verdict, digest
 from .weights import Weights
-
-#: What a block keeps for its next call: tensors, words, or nothing.
-Kept = Tensor | str | None
 
 
 class Guide(Protocol):
@@ -37,6 +35,9 @@ class Guide(Protocol):
     #: Stock's code makes the rest of the step.
     given_up: bool
     poll: Callable[[], None]
+
+    def begin(self, call: Carried) -> None:
+        """This call is the first one of a step."""
 
     def number_of(self, name: str) -> int:
         """How many times this place was called in the step before."""
@@ -82,61 +83,6 @@ class Block(abc.ABC):
         """
 
 
-class Call:
-    """One call of a block in stock's loop: what it gets, and where what it keeps is put.
-
-    A loop keeps things in the list ``feat_cache``, from ``feat_idx`` on; to a lone convolution it hands ``cache_x``.
-    """
-
-    def __init__(self, place: Place, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self._stock = place.stock
-        self._bound = place.__signature__.bind(*arguments, **named)
-        told = self._bound.arguments
-        self.x: Tensor = told["x"]
-        self._entries = place.entries
-        self._cache: list[Any] | None = told.get("feat_cache") if self._entries else None
-        self._index: list[int] = told["feat_idx"] if self._cache is not None else [0]
-        self._first = self._index[0]
-        self._handed = self._entries > 0 and "cache_x" in place.__signature__.parameters
-
-    @property
-    def kept(self) -> list[Kept]:
-        """What the loop keeps for this block now; empty where it keeps nothing."""
-        if self._handed:
-            return [self._bound.arguments.get("cache_x")]
-        return [] if self._cache is None else self._cache[self._first : self._first + self._entries]
-
-    def take(self) -> list[Kept]:
-        """``kept``, which the loop lets go."""
-        kept = self.kept
-        if self._cache is not None:
-            self._cache[self._first : self._first + self._entries] = [None] * self._entries
-        return kept
-
-    def keep(self, kept: list[Kept]) -> None:
-        """Put ``kept`` where stock's block would, and count on as it would."""
-        if self._cache is not None:
-            self._cache[self._first : self._first + self._entries] = kept
-            self._index[0] = self._first + self._entries
-
-    def after(self) -> list[Kept]:
-        """What stock's block has put there; nothing, where the loop does that itself."""
-        return [] if self._handed else self.kept
-
-    def in_stock(self, x: Tensor, kept: list[Kept]) -> tuple[Tensor, list[Kept]]:
-        """What stock's block makes of these, and keeps; the loop's own list is left as it is."""
-        told = dict(self._bound.arguments)
-        told["x"] = x
-        cache: list[Kept] = []
-        if self._handed:
-            told["cache_x"] = kept[0]
-        elif self._cache is not None:
-            cache = kept
-            told.update(feat_cache=cache, feat_idx=[0])
-        out: Tensor = self._stock(**told)
-        return out, cache
-
-
 class Place:
     """Stands where a module's ``forward`` stood, for the time of a run.
 
@@ -146,12 +92,22 @@ class Place:
         block: what is computed instead; ``None``: nothing, but stock's code gets the layout that it has in stock.
         entries: how many things the loop keeps for this block.
         leaf: the module is a norm, or a convolution, called by stock's own loop.
+        calls: the loop's way to hand on what is kept.
+        begins: each call of it begins a step, of which there are several in one call of the decoder.
     """
 
     def __init__(
-        self, name: str, module: torch.nn.Module, block: Block | None, entries: int, leaf: bool = False
+        self,
+        name: str,
+        module: torch.nn.Module,
+        block: Block | None,
+        entries: int,
+        leaf: bool = False,
+        calls: type[Call] = Cached,
+        begins: bool = False,
     ) -> None:
         self.name, self.module, self.block, self.entries, self.leaf = name, module, block, entries, leaf
+        self.begins, self._calls = begins, calls
         self.stock: Callable[..., Any] = module.forward
         self.__signature__ = inspect.signature(self.stock)
         self.step: Guide | None = None
@@ -159,9 +115,14 @@ class Place:
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         step = self.step
-        if step is None or step.mode == "stock":
+        if step is None:
             return self.stock(*arguments, **named)
-        call = Call(self, arguments, named)
+        call = self._calls(self.stock, self.entries, self.__signature__, arguments, named)
+        if self.begins:
+            assert isinstance(call, Carried)
+            step.begin(call)
+        if step.mode == "stock":
+            return self.stock(*arguments, **named)
         number = step.number_of(self.name)
         if step.mode == "proof":
             return self._prove(step, call, number, arguments, named)

@@ -89,13 +89,13 @@ class TrialOperations(Operations):
     def splits(self, number: int) -> bool:
         return False
 
-    def _convolve(self, number: int, x: Tensor, weight: Tensor, module: Any) -> Tensor:
+    def _convolve(self, number: int, x: Tensor, weight: Tensor, module: Any, padded: bool) -> Tensor:
         from .kernels import conv
 
-        expected = cudnn_conv(x, weight, module)
+        expected = cudnn_conv(x, weight, module, padded)
         way = "cudnn"
-        if conv.fits(x, weight) and same_bits(conv.conv(x, weight), expected):
-            stock = best_of_two(x.device, lambda: cudnn_conv(x, weight, module))
+        if not padded and conv.fits(x, weight) and same_bits(conv.conv(x, weight), expected):
+            stock = best_of_two(x.device, lambda: cudnn_conv(x, weight, module, padded))
             ours = best_of_two(x.device, lambda: conv.conv(x, weight))
             way = "triton" if ours < stock else "cudnn"
             past, now = x[:, :, :2], x[:, :, 2:]

@@ -1,5 +1,7 @@
 """One step of a decode: stock's loop runs it, and every place in it learns what to do.
 
+A step is a call of the decoder; where the decoder takes the whole clip and goes through it in pieces, it is a piece.
+
 A step that begins as an earlier one did, with inputs of the same shapes and with what the decoder keeps lying in the
 same layouts in stock, is the same step: stock's run of it was seen, and every call in it proven or not. Any other step
 is stock's to run, and ours to learn from.
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .audit import Auditor
+from .call import Carried
 from .history import CACHE, History, note
 from .layout import Layout
 from .place import Place
@@ -45,7 +48,7 @@ class Step:
     """Stands where a decoder's ``forward`` stood, for the time of a run.
 
     Args:
-        module: the decoder: what is called once a step.
+        module: the decoder: what is called once a step, or once a clip.
         places: in it.
         verdicts: of this model on this machine.
         poll: called at every call of a place that runs ours; raises what shall end the decode.
@@ -79,75 +82,96 @@ class Step:
         self._usable = usable
         self._plan = StepPlan()
         self._numbers: Counter[str] = Counter()
+        self._key = ""
         self._unfinished = False
         self._history: History | None = None
+        #: What the decoder keeps of the piece that is being made.
+        self._carried: list[Any] | None = None
+        self._of_pieces = any(place.begins for place in places)
         for place in places:
             place.step = self
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         told = self.__signature__.bind(*arguments, **named).arguments
-        x: Tensor = told["x"]
+        x: Tensor = next(iter(told.values()))
+        with current(x.device):
+            if not self._of_pieces:
+                return self._make(x, told, arguments, named)
+            try:
+                out = self.stock(*arguments, **named)
+                self._end(self._carried)
+                return out
+            finally:
+                self._reset()
+
+    def begin(self, call: Carried) -> None:
+        """This call is the first one of a step within a call of the decoder; the step before is over."""
+        self._end(self._carried)
+        self._reset()
+        # A step cannot be made anew: pieces of the clip have left.
+        self._begin(call.x, {"x": call.x, "last": call.carried_out is None}, call.carried_in)
+        self._carried = call.carried_out
+
+    def _make(self, x: Tensor, told: dict[str, Any], arguments: Any, named: Any) -> Any:
+        """A step that is a call of the decoder."""
         cache: list[Any] | None = told.get(CACHE)
+        history = History.of(told)
+        try:
+            self._begin(x, {name: value for name, value in told.items() if name != CACHE}, cache)
+            self._history = history
+            out = self.stock(*arguments, **named)
+            self._end(cache)
+            note(history, cache)
+            return out
+        except Again:
+            # Not here: as long as the error is handled, all that the step was working on is kept.
+            pass
+        finally:
+            self._reset()
+        assert history is not None
+        return history.again(self.stock, told, self.poll)
+
+    def _begin(self, x: Tensor, told: dict[str, Any], cache: list[Any] | None) -> None:
+        """Decide whose the step is.
+
+        Args:
+            x: its frames.
+            told: what it is called with, by name, without ``cache``.
+            cache: what the decoder has kept.
+        """
         self.tally.steps += 1
         self._numbers.clear()
         reason = self.verdicts.out or self._usable(x)
-        history = History.of(told)
-        with current(x.device):
-            if reason:
-                self.tally.reasons["all"] = reason
-                restore_layouts(cache)
-                out = self.stock(*arguments, **named)
-                note(history, cache)
-                return out
-            key = self._key(told, cache)
-            plan = self.verdicts.steps.get(key)
-            self._history = history
-            try:
-                if plan is None:
-                    out = self._learn(key, cache, arguments, named)
-                else:
-                    out = self._go(plan, cache, arguments, named)
-                note(history, cache)
-                return out
-            except Again:
-                # Not here: as long as the error is handled, all that the step was working on is kept.
-                pass
-            finally:
-                self.mode, self.audited, self.given_up, self._history = "stock", None, False, None
-            assert history is not None
-            return history.again(self.stock, told, self.poll)
+        if reason:
+            self.tally.reasons["all"] = reason
+            restore_layouts(cache)
+            return
+        self._key = _name_of(told, cache)
+        plan = self.verdicts.steps.get(self._key)
+        if plan is None:
+            restore_layouts(cache)
+            self.mode, self._plan, self._unfinished = "proof", StepPlan(), False
+            self.tally.proven_steps += 1
+        else:
+            self.mode, self._plan = "run", plan
+            self.audited = self.auditor.choose(self._times(plan))
 
-    def _key(self, told: dict[str, Any], cache: list[Any] | None) -> str:
-        """A name for a step that begins like this one."""
-        plain: dict[str, Any] = {}
-        for name, value in told.items():
-            if isinstance(value, Tensor):
-                plain[name] = Layout.in_stock(value).to_json()
-            elif name == CACHE and value is not None:
-                plain[name] = [Layout.in_stock(one).to_json() if isinstance(one, Tensor) else one for one in value]
-            else:
-                plain[name] = repr(value)
-        return digest(plain)
+    def _end(self, cache: list[Any] | None) -> None:
+        """The step is made; ``cache``: what the decoder keeps after it."""
+        if self.mode == "proof":
+            self._plan.after = [Layout.of(one) if isinstance(one, Tensor) else None for one in cache or []]
+            if not self._unfinished:
+                self.verdicts.steps[self._key] = self._plan
+                self.verdicts.changed = True
+        elif self.mode == "run":
+            for one, layout in zip(cache or [], self._plan.after, strict=True):
+                if isinstance(one, Tensor) and layout is not None:
+                    layout.mark(one)
 
-    def _learn(self, key: str, cache: list[Any] | None, arguments: Any, named: Any) -> Any:
-        restore_layouts(cache)
-        self.mode, self._plan, self._unfinished = "proof", StepPlan(), False
-        self.tally.proven_steps += 1
-        out = self.stock(*arguments, **named)
-        self._plan.after = [Layout.of(one) if isinstance(one, Tensor) else None for one in cache or []]
-        if not self._unfinished:
-            self.verdicts.steps[key] = self._plan
-            self.verdicts.changed = True
-        return out
-
-    def _go(self, plan: StepPlan, cache: list[Any] | None, arguments: Any, named: Any) -> Any:
-        self.mode, self._plan = "run", plan
-        self.audited = self.auditor.choose(self._times(plan))
-        out = self.stock(*arguments, **named)
-        for one, layout in zip(cache or [], plan.after, strict=True):
-            if isinstance(one, Tensor) and layout is not None:
-                layout.mark(one)
-        return out
+    def _reset(self) -> None:
+        """No step is being made."""
+        self.mode, self.audited, self.given_up = "stock", None, False
+        self._history = self._carried = None
 
     def _times(self, plan: StepPlan) -> dict[str, float]:
         """Milliseconds of stock's in ``plan`` for each place that is replaced."""
@@ -210,6 +234,16 @@ class Step:
         self.given_up = True
         if self._history is not None:
             raise Again
+
+
+def _name_of(told: dict[str, Any], cache: list[Any] | None) -> str:
+    """A name for a step that begins like this one."""
+    plain: dict[str, Any] = {}
+    for name, value in told.items():
+        plain[name] = Layout.in_stock(value).to_json() if isinstance(value, Tensor) else repr(value)
+    if cache is not None:
+        plain[CACHE] = [Layout.in_stock(one).to_json() if isinstance(one, Tensor) else one for one in cache]
+    return digest(plain)
 
 
 def restore_layouts(cache: list[Any] | None) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .call import Kept
 from .kernels.order import Formula
 from .layout import channels_last, room_for
 from .operations import Operations
-from .place import Block, Kept
+from .place import Block
 
 
 @dataclass(frozen=True)

@@ -26,22 +26,32 @@ def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None
     """
     if importlib.util.find_spec("triton") is None and "triton" not in sys.modules:
         sys.modules.update(_in_place_of_triton())
-    norm, upsample, residual, conv, use = (
-        module(f"{DECODERS}.{name}")
-        for name in ("kernels.norm", "kernels.upsample", "kernels.residual", "kernels.conv", "use")
+    norm, upsample, residual, conv, pad, space = (
+        module(f"{DECODERS}.kernels.{name}")
+        for name in ("norm", "upsample", "residual", "conv", "pad", "depth_to_space")
     )
+    use = module(f"{DECODERS}.use")
 
     def norm_into(out: Any, x: Any, bias: Any, gamma: Any, formula: Any, order: Any, norms: Any) -> None:
         if order.kind != "given":
             # Torch adds.
             norms.fill_(torch.nan)
             return
-        out.copy_(norm.norm_reference(x, bias, gamma.flatten(), formula, norms.view(1, *x.shape[2:])))
+        made = norm.norm_reference(x, bias, gamma.flatten(), formula, norms.view(1, *x.shape[2:]))
+        out.copy_(made) if out.shape == made.shape else pad_into(out, made)
+
+    def pad_into(out: Any, x: Any) -> None:
+        out.copy_(pad.padded_reference(x, out.shape[2] - x.shape[2]))
 
     def double(x: Any, bias: Any, frames: int) -> Any:
         return upsample.double_reference(x, bias, frames).contiguous(memory_format=torch.channels_last)
 
+    def depth_to_space(*arguments: Any) -> Any:
+        return space.depth_to_space_reference(*arguments).contiguous(memory_format=torch.channels_last_3d)
+
     put(norm, "norm_into", norm_into)
+    put(pad, "pad_into", pad_into)
+    put(space, "depth_to_space", depth_to_space)
     put(upsample, "double", double)
     put(residual, "add_residual", residual.residual_reference)
     put(conv, "fits", lambda _x, _weight: False)

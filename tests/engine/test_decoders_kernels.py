@@ -18,8 +18,10 @@ if not ON_GPU:
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from async_decode.decoders.kernels.conv import conv, conv_reference  # noqa: E402
+from async_decode.decoders.kernels.depth_to_space import depth_to_space, depth_to_space_reference  # noqa: E402
 from async_decode.decoders.kernels.norm import norm_into, norm_reference, norms_in_order  # noqa: E402
 from async_decode.decoders.kernels.order import ORDERS, ROW_ORDERS, Formula, Order, blocks_order  # noqa: E402
+from async_decode.decoders.kernels.pad import pad_into, padded_reference  # noqa: E402
 from async_decode.decoders.kernels.residual import add_residual, residual_reference  # noqa: E402
 from async_decode.decoders.kernels.upsample import double, double_reference  # noqa: E402
 
@@ -152,6 +154,48 @@ def test_doubling_takes_channels_apart_into_frames(frames: int, has_bias: int, c
     bias = numbers(frames * channels, seed=1) if has_bias else None
 
     assert torch.equal(double(x, bias, frames), double_reference(x, bias, frames))
+
+
+@pytest.mark.parametrize("front", [0, 2])
+@pytest.mark.parametrize(("channels", "height", "width"), [(96, 3, 5), (40, 1, 1), (128, 9, 7)])
+def test_edges_are_repeated_around_a_clip(front: int, channels: int, height: int, width: int) -> None:
+    x = numbers(1, channels, 2, height, width)
+    expected = padded_reference(x, front)
+    out = numbers(*expected.shape, seed=1)
+
+    pad_into(out, x)
+
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("front", [0, 2])
+@pytest.mark.parametrize("order", [Order("strided", 4), Order("blocks", 20), Order("given")], ids=str)
+def test_norm_with_edges_repeated_around_it(front: int, order: Order) -> None:
+    x, gamma, bias = numbers(1, 300, 2, 3, 5), numbers(300, seed=1), numbers(300, seed=2)
+    formula = Formula(300**0.5, silu=False, plus_zero=False)
+    expected = norms_in_order(Order("strided", 4) if order.kind == "given" else order, x + bias.view(1, -1, 1, 1, 1))
+    norms = expected.flatten().clone() if order.kind == "given" else torch.full((30,), torch.nan, device=DEVICE)
+    out = numbers(1, 300, front + 2, 5, 7, seed=3)
+
+    norm_into(out, x, bias, gamma, formula, order, norms)
+
+    assert torch.equal(norms, expected.flatten())
+    assert torch.equal(out, padded_reference(norm_reference(x, bias, gamma, formula, expected), front))
+
+
+@pytest.mark.parametrize(("frames", "first", "time"), [(1, False, 2), (2, False, 2), (2, True, 3), (2, True, 1)])
+@pytest.mark.parametrize(("channels", "times", "width"), [(40, 2, 5), (96, 4, 3), (16, 8, 37)])
+def test_channels_become_pixels_and_frames_and_so_does_the_shortcut(
+    frames: int, first: bool, time: int, channels: int, times: int, width: int
+) -> None:
+    wide = 4 * frames * channels
+    x, bias = numbers(1, wide, time, 3, width), numbers(wide, seed=1)
+    y = numbers(1, wide // times, time, 3, width, seed=2)
+
+    for one in (bias, None):
+        expected = depth_to_space_reference(x, one, y, frames, first)
+        assert expected.shape == (1, channels, frames * time - first, 6, 2 * width)
+        assert torch.equal(depth_to_space(x, one, y, frames, first), expected)
 
 
 def test_convolution_of_96_channels() -> None:

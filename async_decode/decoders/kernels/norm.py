@@ -16,6 +16,7 @@ from torch import Tensor
 from triton.language.extra import libdevice
 
 from .order import Formula, Order
+from .pad import inner_pixel
 
 #: What ``F.normalize`` divides by at least.
 EPSILON = 1e-12
@@ -137,8 +138,12 @@ def _norm_kernel(
     pixels,
     scale,
     epsilon,
+    height,
+    width,
+    front,
     C: tl.constexpr,
     HAS_BIAS: tl.constexpr,
+    PADDED: tl.constexpr,
     GIVEN: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -152,16 +157,17 @@ def _norm_kernel(
     B: tl.constexpr,
 ):
     NARROW: tl.constexpr = x_ptr.dtype.element_ty
-    pixel = tl.program_id(0).to(tl.int64) * P + tl.arange(0, P)
-    mask = (pixel < pixels)[:, None]
+    to = tl.program_id(0).to(tl.int64) * P + tl.arange(0, P)
+    mask = (to < pixels)[:, None]
+    pixel = inner_pixel(to, height, width, front) if PADDED else to
     if GIVEN:
-        norm = tl.load(norm_ptr + pixel, mask=pixel < pixels, other=1.0)
+        norm = tl.load(norm_ptr + pixel, mask=to < pixels, other=1.0)
     else:
         if BLOCKS:
             norm = _pixel_norm_of_blocks(x_ptr, bias_ptr, pixel, mask, C, HAS_BIAS, BLOCKS, ROOM, P)
         else:
             norm = _pixel_norm(x_ptr, bias_ptr, pixel, mask, C, HAS_BIAS, ROWS, WIDTH, P)
-        tl.store(norm_ptr + pixel, norm, mask=pixel < pixels)
+        tl.store(norm_ptr + pixel, norm, mask=to < pixels)
     if not WIDE:
         norm = norm.to(NARROW).to(tl.float32)
     norm = tl.where(norm < epsilon, epsilon, norm)
@@ -187,7 +193,7 @@ def _norm_kernel(
                 y = tl.div_rn(y, 1.0 + libdevice.exp(-y))
             else:
                 y = tl.div_rn(y, 1.0 + tl.exp(-y))
-        tl.store(out_ptr + place, y.to(NARROW), mask=inside)
+        tl.store(out_ptr + to[:, None] * C + channel[None, :], y.to(NARROW), mask=inside)
 
 
 def norm_into(
@@ -196,7 +202,8 @@ def norm_into(
     """Write the norm of ``x`` (with ``bias`` added, and rounded, first) into ``out``.
 
     Args:
-        out: as ``x``, dense in the same order.
+        out: as ``x``, dense in the same order; or ``(1, C, front + T, H + 2, W + 2)``, so that its edges are repeated
+            around it.
         x: ``(1, C, T, H, W)``, channels last and dense.
         bias: ``(C,)`` or ``None``.
         gamma: ``C`` weights, in the type of ``x``.
@@ -206,7 +213,7 @@ def norm_into(
             is written to it.
     """
     channels = x.shape[1]
-    pixels = x.numel() // channels
+    pixels = out.numel() // channels
     given = order.kind == "given"
     blocks = order.width // 4 if order.kind == "blocks" else 0
     room = max(4, triton.next_power_of_2(blocks))
@@ -226,8 +233,11 @@ def norm_into(
         pixels,
         formula.scale,
         EPSILON,
+        *x.shape[3:],
+        out.shape[2] - x.shape[2],
         C=channels,
         HAS_BIAS=bias is not None,
+        PADDED=out.shape != x.shape,
         GIVEN=given,
         ROWS=order.kind == "rows",
         WIDTH=width,

@@ -1,0 +1,163 @@
+"""A call of a block in a loop of stock: what it gets, and where what it keeps is put; a class for each kind of loop."""
+
+from __future__ import annotations
+
+import abc
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+#: What a block keeps for its next call: tensors, words, or nothing.
+Kept = Tensor | str | None
+#: Behind what was kept: nothing is kept of this call.
+LAST = "last"
+
+
+class Call(abc.ABC):
+    """A call of a block.
+
+    Args:
+        stock: stock's own forward.
+        entries: how many things the loop keeps for the block.
+        signature: of ``stock``.
+        arguments, named: of the call.
+
+    Attributes:
+        x: what the block is called with.
+    """
+
+    def __init__(
+        self,
+        stock: Callable[..., Any],
+        entries: int,
+        signature: inspect.Signature,
+        arguments: tuple[Any, ...],
+        named: dict[str, Any],
+    ) -> None:
+        self._stock, self._entries = stock, entries
+        self._told = signature.bind(*arguments, **named).arguments
+        self.x: Tensor = self._told["x"]
+
+    @property
+    @abc.abstractmethod
+    def kept(self) -> list[Kept]:
+        """What the loop keeps for this block now; empty where it keeps nothing."""
+
+    @abc.abstractmethod
+    def take(self) -> list[Kept]:
+        """``kept``, which the loop lets go."""
+
+    @abc.abstractmethod
+    def keep(self, kept: list[Kept]) -> None:
+        """Put ``kept`` where stock's block would, and count on as it would."""
+
+    @abc.abstractmethod
+    def after(self) -> list[Kept]:
+        """What stock's block has put there; nothing, where the loop does that itself."""
+
+    @abc.abstractmethod
+    def in_stock(self, x: Tensor, kept: list[Kept]) -> tuple[Tensor, list[Kept]]:
+        """What stock's block makes of these, and keeps; the loop's own list is left as it is."""
+
+
+class Cached(Call):
+    """Wan's way: one list for all, ``feat_cache``, from ``feat_idx`` on; a lone convolution is handed ``cache_x``."""
+
+    def __init__(
+        self,
+        stock: Callable[..., Any],
+        entries: int,
+        signature: inspect.Signature,
+        arguments: tuple[Any, ...],
+        named: dict[str, Any],
+    ) -> None:
+        super().__init__(stock, entries, signature, arguments, named)
+        self._cache: list[Any] | None = self._told.get("feat_cache") if entries else None
+        self._index: list[int] = self._told["feat_idx"] if self._cache is not None else [0]
+        self._first = self._index[0]
+        self._handed = entries > 0 and "cache_x" in signature.parameters
+
+    @property
+    def kept(self) -> list[Kept]:
+        if self._handed:
+            return [self._told.get("cache_x")]
+        return [] if self._cache is None else self._cache[self._first : self._first + self._entries]
+
+    def take(self) -> list[Kept]:
+        kept = self.kept
+        if self._cache is not None:
+            self._cache[self._first : self._first + self._entries] = [None] * self._entries
+        return kept
+
+    def keep(self, kept: list[Kept]) -> None:
+        if self._cache is not None:
+            self._cache[self._first : self._first + self._entries] = kept
+            self._index[0] = self._first + self._entries
+
+    def after(self) -> list[Kept]:
+        return [] if self._handed else self.kept
+
+    def in_stock(self, x: Tensor, kept: list[Kept]) -> tuple[Tensor, list[Kept]]:
+        told = dict(self._told)
+        told["x"] = x
+        cache: list[Kept] = []
+        if self._handed:
+            told["cache_x"] = kept[0]
+        elif self._cache is not None:
+            cache = kept
+            told.update(feat_cache=cache, feat_idx=[0])
+        out: Tensor = self._stock(**told)
+        return out, cache
+
+
+class Carried(Call):
+    """HunyuanVideo's way: what the piece before has kept is taken off the front of one list, which ends up empty, and
+    what this one keeps is put at the end of another one.
+
+    There is no first list in the first piece of a clip, and no second one in the last.
+    """
+
+    def __init__(
+        self,
+        stock: Callable[..., Any],
+        entries: int,
+        signature: inspect.Signature,
+        arguments: tuple[Any, ...],
+        named: dict[str, Any],
+    ) -> None:
+        super().__init__(stock, entries, signature, arguments, named)
+        #: What the piece before has kept, for this block and those behind it.
+        self.carried_in: list[Any] | None = self._told.get("conv_carry_in")
+        #: What this piece has kept so far.
+        self.carried_out: list[Any] | None = self._told.get("conv_carry_out")
+        self._first = len(self.carried_out or [])
+
+    @property
+    def kept(self) -> list[Kept]:
+        if self.carried_in is None:
+            return [] if self.carried_out is None else [None] * self._entries
+        return [*self.carried_in[: self._entries], *([LAST] if self.carried_out is None else [])]
+
+    def take(self) -> list[Kept]:
+        kept = self.kept
+        if self.carried_in is not None:
+            del self.carried_in[: self._entries]
+        return kept
+
+    def keep(self, kept: list[Kept]) -> None:
+        if self.carried_out is not None:
+            self.carried_out.extend(kept)
+
+    def after(self) -> list[Kept]:
+        return [] if self.carried_out is None else self.carried_out[self._first :]
+
+    def in_stock(self, x: Tensor, kept: list[Kept]) -> tuple[Tensor, list[Kept]]:
+        cache: list[Kept] = []
+        told = dict(self._told)
+        told["x"] = x
+        told["conv_carry_in"] = None if self.carried_in is None else kept[: self._entries]
+        told["conv_carry_out"] = None if self.carried_out is None else cache
+        out: Tensor = self._stock(**told)
+        return out, cache

@@ -1,0 +1,181 @@
+"""Decoders of core's whose blocks are replaced, beside stock's, inside one ComfyUI; prints what it found as JSON.
+
+    python core_shim/bootstrap.py blocks_in_core.py hunyuan15 …
+
+Core's own classes, small, on the CPU: the kernels are their references in plain torch (``decoder_on_cpu.py``). What is
+tried is all that goes on around them: what is handed on between pieces, layouts, odd sizes, the tap's hook, audits.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import traceback
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
+
+from families_in_core import ROOT, pack_module, prepare, stock_frames
+
+DECODERS = "async_decode.decoders"
+#: Latent frames, height and width, in this order with one folder of verdicts.
+SIZES = ((1, 2, 3), (2, 2, 3), (5, 3, 5), (7, 3, 5), (4, 1, 1), (10, 2, 4))
+#: In which many pieces are alike.
+LONG = SIZES[-1]
+
+
+def vae_of(make: str) -> Any:
+    """The VAE of this family, small, in bfloat16."""
+    import comfy.sd
+    import families
+    import torch
+
+    family = next(one for one in families.FAMILIES if one.make.__name__ == make)
+    model = getattr(sys.modules[__name__], make, family.make)()
+    families.randomise(model)
+    weights = {key: value.bfloat16() for key, value in model.state_dict().items()}
+    with families.swapped(family.swap, model.bfloat16()):
+        vae = comfy.sd.VAE(sd=weights, dtype=torch.bfloat16, device=torch.device("cpu"))
+    vae.patcher.load(torch.device("cpu"), full_load=True)
+    return vae
+
+
+def hunyuan15() -> Any:
+    """With blocks of several widths, and shortcuts that repeat channels differently."""
+    import families
+
+    return families.refiner({"block_out_channels": [16, 32, 32, 64, 64], "num_res_blocks": 1})
+
+
+def latent_for(vae: Any, size: tuple[int, ...], seed: int = 0) -> Any:
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, vae.latent_channels, *size, generator=generator).to(vae.vae_dtype)
+
+
+def same(one: Any, other: Any) -> bool:
+    import torch
+
+    return bool(one.isfinite().all()) and torch.equal(one, other)
+
+
+def decodes(make: str) -> dict[str, Any]:
+    """Each size twice: stock's decode beside ours, first while it proves itself."""
+    import torch
+
+    faster = pack_module(DECODERS).faster
+    vae = vae_of(make)
+    model, equal, summaries, steps, left = vae.first_stage_model, [], [], [], Counter[str]()
+    with torch.inference_mode(), TemporaryDirectory() as folder:
+        for size in SIZES:
+            latent = latent_for(vae, size)
+            expected = model.decode(latent)
+            for _ in range(2):
+                with faster(model, device=latent.device, verdicts=Path(folder)) as use:
+                    equal.append(same(model.decode(latent), expected))
+                if use._step is None:
+                    return {"unknown": use.reason, "equal": equal}
+                steps.append([use._step.tally.proven_steps, use._step.tally.steps])
+                summaries.append(use.summary)
+                left.update(one.reason for one in use._step.verdicts.verdicts.values() if not one.proven)
+    return {
+        "equal": equal,
+        "steps": steps,
+        "summaries": summaries,
+        "left": dict(left),
+        "replaced": [name for name, part in model.named_modules() if "forward" in vars(part)],
+    }
+
+
+def taps(make: str) -> dict[str, Any]:
+    """Through the pack's own tap, which hooks a part of the decoder; the second time by what was proven."""
+    engine, vae_side = pack_module("async_decode"), pack_module("nodes.vae")
+    sinks = pack_module("async_decode.sinks")
+    vae = vae_of(make)
+    latent = latent_for(vae, LONG, seed=1).float()
+    expected = stock_frames(vae, latent, 1)
+    row: dict[str, Any] = {"equal": [], "pieces": [], "reports": []}
+    with TemporaryDirectory() as folder:
+        for _ in range(2):
+            sink, pieces = sinks.TensorSink(), []
+            tap = engine.choose_tap(vae_side.decoder_of(vae))
+            finish = vae_side.output_of(vae)
+            with engine.FramePipeline([sink], chunk_size=3, device=vae.device, finish=finish) as pipeline:
+                submit = pipeline.submit
+
+                def noted(piece: Any, submit: Any = submit, pieces: list[int] = pieces) -> None:
+                    pieces.append(piece.shape[0])
+                    submit(piece)
+
+                pipeline.submit = noted
+                pipeline.decode(tap, latent, verdicts=Path(folder))
+            row["equal"].append(same(sink.tensor, expected))
+            row["pieces"].append(pieces)
+            row["reports"].append(pipeline.report.decoder)
+    return row
+
+
+def audits(make: str) -> dict[str, Any]:
+    """A block that goes wrong after its proof: its audit in the last but one piece finds out."""
+    import torch
+
+    package = pack_module(DECODERS)
+    auditor = pack_module(f"{DECODERS}.audit").Auditor
+    vae = vae_of(make)
+    model, latent = vae.first_stage_model, latent_for(vae, LONG)
+    found: dict[str, Any] = {}
+    with torch.inference_mode(), TemporaryDirectory() as folder:
+        expected = model.decode(latent)
+        for _ in range(2):
+            with package.faster(model, device=latent.device, verdicts=Path(folder)) as use:
+                model.decode(latent)
+        if use._step is None:
+            return {"unknown": use.reason}
+        blocks = [one for one in use._step.places if one.block is not None]
+        wrong, number = blocks[1].name, {"step": 0}
+
+        def choose(_self: Any, _times: Any) -> str | None:
+            number["step"] += 1
+            return wrong if number["step"] == use._step.tally.steps - 1 else None
+
+        with package.faster(model, device=latent.device, verdicts=Path(folder)) as bad:
+            target = next(one for one in bad._step.places if one.name == wrong)
+            honest = target.block.run
+
+            def run(*arguments: Any) -> Any:
+                out, kept = honest(*arguments)
+                if number["step"] == use._step.tally.steps - 1:
+                    out.view(torch.int16)[0, 0, 0, 0, 0] ^= 1
+                return out, kept
+
+            target.block.run = run
+            with mock.patch.object(auditor, "choose", choose):
+                found["equal"] = same(model.decode(latent), expected)
+        found.update(audited=wrong, warnings=bad.warnings)
+        with package.faster(model, device=latent.device, verdicts=Path(folder)) as after:
+            found["equal_after"] = same(model.decode(latent), expected)
+        found["after"] = after.summary
+    return found
+
+
+def main() -> None:
+    wanted = sys.argv[1:]
+    prepare()
+    sys.path.append(str(ROOT / "tests" / "engine"))
+    importlib.import_module("decoder_on_cpu").let_it_run(pack_module, setattr)
+    for make in wanted:
+        for part in (decodes, taps, audits):
+            row: dict[str, Any] = {"case": f"{part.__name__} {make}", "error": None}
+            try:
+                row.update(part(make))
+            except Exception:
+                row["error"] = traceback.format_exc()
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
