@@ -35,7 +35,15 @@ import core_dynamic_vram
 
 from async_decode.decoders import faster
 
-FAMILIES = ("comfy-wan2.1", "comfy-wan2.2", "diffusers-wan2.1", "diffusers-wan2.2", "diffusers-qwen-image")
+#: Channels of the latents of each.
+FAMILIES = {
+    "comfy-wan2.1": 16,
+    "comfy-wan2.2": 48,
+    "comfy-hunyuan1.5": 32,
+    "diffusers-wan2.1": 16,
+    "diffusers-wan2.2": 48,
+    "diffusers-qwen-image": 16,
+}
 DEVICE, DTYPE = torch.device("cuda", 0), torch.bfloat16
 Decode = Callable[[Tensor], Tensor]
 
@@ -71,6 +79,8 @@ def model_of(family: str, core: Path | None, file: Path | None) -> tuple[Any, De
         from comfy.ldm.wan.vae2_2 import WanVAE as WanVAE22
 
         model = WanVAE22(dim=160, dec_dim=256, z_dim=48, **shape)
+    elif family == "comfy-hunyuan1.5":
+        model = _hunyuan15()
     else:
         import diffusers
 
@@ -98,7 +108,7 @@ def model_of(family: str, core: Path | None, file: Path | None) -> tuple[Any, De
             drawn[name] = 1 + 0.1 * noise
         else:
             drawn[name] = noise * ((1 / weight[0].numel()) ** 0.5 if weight.ndim > 1 else 0.02)
-    channels = 48 if family.endswith("2.2") else 16
+    channels = FAMILIES[family]
     if file is not None:
         vae = core_dynamic_vram.vae_out_of({name: weight.to(DTYPE) for name, weight in drawn.items()}, file, DEVICE)
         core_dynamic_vram.made_ready(vae)()
@@ -106,6 +116,33 @@ def model_of(family: str, core: Path | None, file: Path | None) -> tuple[Any, De
     model.load_state_dict(drawn)
     model = model.to(DEVICE, DTYPE).eval().requires_grad_(False)
     return model, model.decode if core is not None else lambda latent: model.decode(latent).sample, channels
+
+
+def _hunyuan15() -> Any:
+    """Core's, without its encoder."""
+    from comfy.ldm.models.autoencoder import AutoencodingEngine
+
+    shape = {
+        "in_channels": 3,
+        "out_channels": 3,
+        "z_channels": 32,
+        "num_res_blocks": 2,
+        "ffactor_spatial": 16,
+        "ffactor_temporal": 4,
+        "downsample_match_channel": True,
+        "upsample_match_channel": True,
+    }
+    refiner = "comfy.ldm.hunyuan_video.vae_refiner"
+    model = AutoencodingEngine(
+        regularizer_config={"target": "comfy.ldm.models.autoencoder.EmptyRegularizer"},
+        encoder_config={"target": f"{refiner}.Encoder", "params": {**shape, "block_out_channels": [32] * 5}},
+        decoder_config={
+            "target": f"{refiner}.Decoder",
+            "params": {**shape, "block_out_channels": [128, 256, 512, 1024, 1024]},
+        },
+    )
+    model.encoder = torch.nn.Identity()
+    return model
 
 
 def latent_of(seed: int, channels: int, size: tuple[int, int, int]) -> Tensor:

@@ -20,8 +20,8 @@ from tests.comfyui.server import BOOTSTRAP, ENVIRONMENT
 PROGRAM = ROOT / "tests" / "comfyui" / "fetched_weights_in_core.py"
 #: Minutes that it may take on a busy machine.
 LIMIT = 15
-#: What is replaced in each decoder: its residual blocks, its upsamplings, its head's norm and convolution.
-PLACES = "19 places"
+#: What is replaced in each decoder: residual blocks, upsamplings, the last norm and, of Wan's, the last convolution.
+PLACES = {"wan21": 19, "wan22": 19, "hunyuan15": 15}
 
 #: ``own``: loaded, so that nothing is fetched. ``low``: low VRAM. Dynamic VRAM in which weights stay where they were
 #: fetched to, go when they are not in use, or find no room.
@@ -35,16 +35,19 @@ CASES = (
     ("wan22", "goes"),
     ("wan21", "full"),
 )
+#: Whose frames and fetches are looked at, too.
+MORE = (("hunyuan15", "low"), ("hunyuan15", "stays"), ("hunyuan15", "goes"))
 REFUSALS = ("low", "stays")
 
 Row = dict[str, Any]
-EVERY_CASE = pytest.mark.parametrize(("family", "how"), CASES)
+EVERY_CASE = pytest.mark.parametrize(("family", "how"), (*CASES, *MORE))
 
 
 @pytest.fixture(scope="module")
 def rows(core: Core) -> dict[str, Row]:
     """What was found in this core, by its name."""
     asked = [f"{part} {family} {how}" for family, how in CASES for part in ("decodes", "changes")]
+    asked += [f"decodes {family} {how}" for family, how in MORE]
     ran = subprocess.run(
         [core.python, BOOTSTRAP, PROGRAM, *asked, *(f"refusals wan21 {how}" for how in REFUSALS)],
         cwd=core.path,
@@ -64,6 +67,8 @@ def present(rows: dict[str, Row], core: Core, case: str) -> Row:
     row = rows[case]
     if row["missing"] and core.version == "0.3.64":
         pytest.skip("this core has no dynamic VRAM")
+    if core.version == "0.3.64" and "hunyuan15" in case:
+        pytest.skip("there are no blocks for this decoder of this core")
     assert row["error"] is None, row["error"]
     return row
 
@@ -76,7 +81,7 @@ def test_frames_are_stocks_while_it_proves_itself_and_after_and_nothing_is_left(
 
     # The third one is stock's again.
     assert row["equal"] == [True, True, True]
-    assert set(row["left"]) == {"left as it is"} and PLACES in row["summary"], row["summary"]
+    assert set(row["left"]) == {"left as it is"} and f"{PLACES[family]} places" in row["summary"], row["summary"]
     assert row["replaced"] == []
     assert row["kept"][-1] == 0
 
@@ -90,7 +95,7 @@ def test_weights_are_asked_for_as_often_as_by_stock_and_given_back(
     if how == "own":
         assert row["elsewhere"] == 0
         return
-    assert row["elsewhere"] > 20 and row["fetches"] > 100
+    assert row["elsewhere"] > 20 and row["fetches"] > 80
     assert row["fetched_otherwise"] == []
     assert row["pinned"] == 0
     if how == "stays":
@@ -109,7 +114,7 @@ def test_copies_in_another_layout_are_kept_of_what_core_keeps_only(
     assert kept == 0 if how == "low" else kept < small if how in ("goes", "full") else kept > 10 * small
 
 
-@EVERY_CASE
+@pytest.mark.parametrize(("family", "how"), CASES)
 def test_weights_that_change_within_a_run_are_used_as_they_are_now(
     core: Core, family: str, how: str, rows: dict[str, Row]
 ) -> None:
