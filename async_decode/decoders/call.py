@@ -40,6 +40,10 @@ class Call(abc.ABC):
         self._told = signature.bind(*arguments, **named).arguments
         self.x: Tensor = self._told["x"]
 
+    def option(self, name: str) -> Any:
+        """What else the block is told; ``None`` where it is not, and stock's forward has its own default."""
+        return self._told.get(name)
+
     @property
     @abc.abstractmethod
     def kept(self) -> list[Kept]:

@@ -21,7 +21,7 @@ from . import hunyuan
 from .call import Carried
 from .place import Place
 from .verdicts import digest
-from .wan import LoneConv, LoneNorm, ResidualBlock, Upsampling, Variant
+from .wan import Duplication, LoneConv, LoneNorm, ResidualBlock, Upsampling, Variant
 from .weights import why_not
 
 
@@ -130,6 +130,8 @@ def _core_wan(decoder: Any, variant: Variant) -> Iterator[Place]:
             yield Place(
                 name, module, Upsampling(conv(module.resample[1]), time_conv, variant), int(time_conv is not None)
             )
+        elif kind == "DupUp3D":
+            yield Place(name, module, Duplication(module), 0)
         elif kind == "AttentionBlock":
             yield Place(name, module, None, 0)
     yield Place("head.0", decoder.head[0], LoneNorm(_typed(decoder.head[0], _CORE_NORMS), variant), 0, leaf=True)
@@ -160,6 +162,8 @@ def _diffusers_wan(prefix: str) -> Callable[[torch.nn.Module, Variant], Iterator
                 _typed(module.resample[0], (f"{prefix}Upsample",))
                 block_2 = Upsampling(conv(module.resample[1]), time_conv, variant)
                 yield Place(name, module, block_2, int(time_conv is not None))
+            elif kind == "DupUp3D":
+                yield Place(name, module, Duplication(module), 0)
             elif kind == f"{prefix}AttentionBlock":
                 yield Place(name, module, None, 0)
         yield Place("norm_out", decoder.norm_out, LoneNorm(_typed(decoder.norm_out, norms), variant), 0, leaf=True)
@@ -226,9 +230,11 @@ FAMILIES = (
         "diffusers.models.autoencoders.autoencoder_kl_wan",
         "WanDecoder3d",
         _wan_sources(
-            "Wan", "WanDecoder3d", ("WanMidBlock.forward", "WanUpBlock.forward", "WanResidualUpBlock.forward")
+            "Wan",
+            "WanDecoder3d",
+            ("WanMidBlock.forward", "WanUpBlock.forward", "WanResidualUpBlock.forward", "DupUp3D.forward"),
         ),
-        {"1713730dff42ee4652636679": Variant(trims=False, joins=True, wide=True)},
+        {"a443186efb3ccdc63cf93d2a": Variant(trims=False, joins=True, wide=True)},
         _diffusers_wan("Wan"),
     ),
     Family(

@@ -6,6 +6,7 @@ in a proof, ``TrialOperations`` tries the ways that there are and keeps the firs
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,11 +39,11 @@ class Operations:
     Args:
         algorithms: of this call.
         weights: of this run.
+        options: what else the call tells, by the block's ``options``; ``None``: stock's default.
     """
 
-    def __init__(self, algorithms: Algorithms, weights: Weights) -> None:
-        self.algorithms = algorithms
-        self.weights = weights
+    def __init__(self, algorithms: Algorithms, weights: Weights, options: Mapping[str, Any]) -> None:
+        self.algorithms, self.weights, self.options = algorithms, weights, options
 
     def norm(self, number: int, out: Tensor, x: Tensor, bias: Tensor | None, gamma: Tensor, formula: Formula) -> None:
         """Norm ``number`` of the block: that of ``x + bias`` into ``out``; see ``norm_into``."""

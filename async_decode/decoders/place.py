@@ -67,10 +67,12 @@ class Guide(Protocol):
 class Block(abc.ABC):
     """What is computed in stock's stead.
 
-    ``norms``: stock's norms in the order in which stock's block calls them.
+    ``norms``: stock's norms in the order in which stock's block calls them. ``options``: names of what else its calls
+    tell, besides the frames and what is kept.
     """
 
     norms: list[tuple[torch.nn.Module, Formula]]
+    options: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def run(self, x: Tensor, kept: list[Kept], operations: Operations) -> tuple[Tensor, list[Kept]]:
@@ -79,7 +81,7 @@ class Block(abc.ABC):
         Args:
             x: ``(1, C, T, H, W)`` in any layout.
             kept: what the call before has kept; it is emptied, so that its memory can be freed early.
-            operations: computes norms and convolutions.
+            operations: computes norms and convolutions; knows the values of ``options``.
         """
 
 
@@ -137,16 +139,19 @@ class Place:
         step.ran(self.name, verdict, replaced=True)
         if step.audited == self.name:
             return self._audit(step, call, verdict)
-        out, kept = self.block.run(call.x, call.take(), Operations(verdict.algorithms, self.weights))
+        operations = Operations(verdict.algorithms, self.weights, self._options(call))
+        out, kept = self.block.run(call.x, call.take(), operations)
         call.keep(kept)
         return out
+
+    def _options(self, call: Call) -> dict[str, Any]:
+        return {} if self.block is None else {name: call.option(name) for name in self.block.options}
 
     def _prove(self, step: Guide, call: Call, number: int, arguments: Any, named: Any) -> Any:
         x, kept = call.x, call.kept
         layout, caches = Layout.of(x), [Layout.of(one) if isinstance(one, Tensor) else one for one in kept]
-        key = digest(
-            [self.name, layout.to_json(), [one.to_json() if isinstance(one, Layout) else one for one in caches]]
-        )
+        told_caches = [one.to_json() if isinstance(one, Layout) else one for one in caches]
+        key = digest([self.name, layout.to_json(), told_caches, self._options(call)])
         known = step.note_call(self.name, number, key)
         heard = StockNorms([] if self.block is None else self.block.norms)
         if known is None and self.leaf and heard.modules:
@@ -162,7 +167,7 @@ class Place:
         if known is not None:
             known.milliseconds = min(known.milliseconds, watch.milliseconds)
             return out
-        operations = TrialOperations(heard, self.weights)
+        operations = TrialOperations(heard, self.weights, self._options(call))
         reason = "" if self.block is not None else "left as it is"
         if self.block is not None:
             try:
@@ -180,13 +185,14 @@ class Place:
     def _audit(self, step: Guide, call: Call, verdict: Verdict) -> Any:
         assert self.block is not None
         x, kept = call.x, call.take()
+        operations = Operations(verdict.algorithms, self.weights, self._options(call))
         try:
             stock, stock_kept = call.in_stock(verdict.x.applied_to(x), in_layouts(list(kept), verdict.caches))
         except torch.cuda.OutOfMemoryError:
-            out, ours_kept = self.block.run(x, kept, Operations(verdict.algorithms, self.weights))
+            out, ours_kept = self.block.run(x, kept, operations)
             call.keep(ours_kept)
             return out
-        out, ours_kept = self.block.run(x, kept, Operations(verdict.algorithms, self.weights))
+        out, ours_kept = self.block.run(x, kept, operations)
         reason = difference(stock, out, stock_kept, ours_kept)
         if reason:
             step.failed_audit(self.name, reason)

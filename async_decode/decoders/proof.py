@@ -7,7 +7,7 @@ float32 norms, but in one of a million of the rounded ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,11 +64,11 @@ class TrialOperations(Operations):
 
     Args:
         heard: what stock's norms were.
-        weights: of this run.
+        weights, options: as of ``Operations``.
     """
 
-    def __init__(self, heard: StockNorms, weights: Weights) -> None:
-        super().__init__(Algorithms(), weights)
+    def __init__(self, heard: StockNorms, weights: Weights, options: Mapping[str, Any]) -> None:
+        super().__init__(Algorithms(), weights, options)
         self.heard = heard
 
     def norm(self, number: int, out: Tensor, x: Tensor, bias: Tensor | None, gamma: Tensor, formula: Formula) -> None:

@@ -151,6 +151,28 @@ class Upsampling(Block):
         return end.clone(memory_format=torch.channels_last_3d)
 
 
+class Duplication(Block):
+    """Wan 2.2's shortcut past an upsampling block.
+
+    Args:
+        shortcut: stock's, which has its numbers.
+    """
+
+    options = ("first_chunk",)
+
+    def __init__(self, shortcut: Any) -> None:
+        self.norms = []
+        self.shortcut = shortcut
+
+    def run(self, x: Tensor, kept: list[Kept], operations: Operations) -> tuple[Tensor, list[Kept]]:
+        from .kernels.duplicate import duplicate
+
+        how = self.shortcut
+        # Of the first frame only one is made.
+        skipped = how.factor_t - 1 if operations.options["first_chunk"] else 0
+        return duplicate(channels_last(x), how.out_channels, how.factor_t, how.factor_s, skipped), []
+
+
 class LoneNorm(Block):
     """The norm of a decoder's head, which stock's loop calls by itself."""
 

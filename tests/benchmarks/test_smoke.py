@@ -223,6 +223,7 @@ def test_utilisation_is_the_union_of_kernels_without_copies() -> None:
             event(350, 450, "Memcpy DtoH (Device -> Pinned)", "gpu_memcpy"),
             event(600, 700, "Memcpy DtoH (Device -> Pinned)", "gpu_memcpy"),
             event(600, 700, "Memset (Device)", "gpu_memset"),
+            event(680, 720, "Memcpy DtoD (Device -> Device)", "gpu_memcpy"),
             event(500, 880, "cudaEventSynchronize", "cuda_runtime"),
         ]
     }
@@ -230,6 +231,7 @@ def test_utilisation_is_the_union_of_kernels_without_copies() -> None:
     found = trace.analyse(trace.read_chrome_trace(exported))
 
     assert found["utilisation"] == pytest.approx(0.6)
+    assert found["utilisation_with_copies_within"] == pytest.approx(0.72)
     assert (found["copies_to_host"], found["copies_overlapping_kernels"]) == (2, 1)
     assert found["copy_overlapped"] == pytest.approx(0.5)
     (gap,) = found["gaps"]["longest"]

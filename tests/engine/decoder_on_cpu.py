@@ -26,9 +26,9 @@ def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None
     """
     if importlib.util.find_spec("triton") is None and "triton" not in sys.modules:
         sys.modules.update(_in_place_of_triton())
-    norm, upsample, residual, conv, pad, space = (
+    norm, upsample, duplicate, residual, conv, pad, space = (
         module(f"{DECODERS}.kernels.{name}")
-        for name in ("norm", "upsample", "residual", "conv", "pad", "depth_to_space")
+        for name in ("norm", "upsample", "duplicate", "residual", "conv", "pad", "depth_to_space")
     )
     use = module(f"{DECODERS}.use")
 
@@ -46,6 +46,9 @@ def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None
     def double(x: Any, bias: Any, frames: int) -> Any:
         return upsample.double_reference(x, bias, frames).contiguous(memory_format=torch.channels_last)
 
+    def duplicated(*arguments: Any) -> Any:
+        return duplicate.duplicate_reference(*arguments).contiguous(memory_format=torch.channels_last_3d)
+
     def depth_to_space(*arguments: Any) -> Any:
         return space.depth_to_space_reference(*arguments).contiguous(memory_format=torch.channels_last_3d)
 
@@ -53,6 +56,7 @@ def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None
     put(pad, "pad_into", pad_into)
     put(space, "depth_to_space", depth_to_space)
     put(upsample, "double", double)
+    put(duplicate, "duplicate", duplicated)
     put(residual, "add_residual", residual.residual_reference)
     put(conv, "fits", lambda _x, _weight: False)
     put(use, "why_not", lambda _device: "")

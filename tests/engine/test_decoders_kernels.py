@@ -19,6 +19,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from async_decode.decoders.kernels.conv import conv, conv_reference  # noqa: E402
 from async_decode.decoders.kernels.depth_to_space import depth_to_space, depth_to_space_reference  # noqa: E402
+from async_decode.decoders.kernels.duplicate import duplicate, duplicate_reference  # noqa: E402
 from async_decode.decoders.kernels.norm import norm_into, norm_reference, norms_in_order  # noqa: E402
 from async_decode.decoders.kernels.order import ORDERS, ROW_ORDERS, Formula, Order, blocks_order  # noqa: E402
 from async_decode.decoders.kernels.pad import pad_into, padded_reference  # noqa: E402
@@ -207,3 +208,17 @@ def test_convolution_takes_its_past_from_elsewhere() -> None:
     x, weight = numbers(1, 96, 4, 4, 5), numbers(96, 96, 3, 3, 3, seed=1) / 50
     past, now = (part.contiguous(memory_format=torch.channels_last_3d) for part in (x[:, :, :2], x[:, :, 2:]))
     assert torch.equal(conv(now, weight, past), conv(x, weight))
+
+
+@pytest.mark.parametrize(
+    ("wide", "channels", "in_time", "in_space", "skipped"),
+    [(48, 48, 2, 2, 0), (48, 48, 2, 2, 1), (96, 48, 1, 2, 0), (48, 24, 2, 1, 0)],
+)
+def test_duplicates(wide: int, channels: int, in_time: int, in_space: int, skipped: int) -> None:
+    x = numbers(1, wide, 3, 5, 6)
+    how = (channels, in_time, in_space, skipped)
+
+    out = duplicate(x, *how)
+
+    assert out.is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.equal(out, duplicate_reference(x, *how))

@@ -83,13 +83,14 @@ def _profiles(profile: dict[str, Any]) -> str:
     rows = []
     for arm in profile["arms"]:
         if "error" in arm:
-            rows.append([arm["arm"], arm["error"], "", "", "", "", ""])
+            rows.append([arm["arm"], arm["error"], "", "", "", "", "", ""])
             continue
         overlapped = arm["copy_overlapped"]
         rows.append(
             [
                 arm["arm"],
                 f"{arm['utilisation']:.2%}",
+                f"{arm['utilisation_with_copies_within']:.2%}",
                 f"{arm['span_ms']:.0f}",
                 str(arm["kernels"]),
                 f"{arm['copies_overlapping_kernels']} of {arm['copies_to_host']}",
@@ -100,6 +101,7 @@ def _profiles(profile: dict[str, Any]) -> str:
     head = [
         "arm",
         "kernels busy",
+        "with copies within the device",
         "first to last, ms",
         "kernels",
         "copies that overlap",

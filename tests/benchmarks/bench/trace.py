@@ -2,7 +2,9 @@
 
 The kernel utilisation of a decode is the union of the intervals of all kernels, copies and memory fills left out, over
 the time from the start of the first kernel to the end of the last one. (nvidia-smi's "utilisation" only says that
-something ran in each sampling period, and reads higher.)
+something ran in each sampling period, and reads higher.) A decoder that copies within the device by the copy engine's
+commands, where another one has kernels that copy, works as well meanwhile: how busy the device was with these, too, is
+told beside it.
 """
 
 from __future__ import annotations
@@ -45,12 +47,14 @@ class DeviceTrace:
 
     Attributes:
         kernels: on every stream.
+        within: copies within the device, and memory fills.
         to_host: copies from the device to the host.
         calls: CUDA calls of the host.
         waits: what the pipeline says it waited for meanwhile.
     """
 
     kernels: list[Event] = field(default_factory=list)
+    within: list[Event] = field(default_factory=list)
     to_host: list[Event] = field(default_factory=list)
     calls: list[Event] = field(default_factory=list)
     waits: list[Event] = field(default_factory=list)
@@ -71,6 +75,10 @@ def read_chrome_trace(trace: Mapping[str, Any]) -> DeviceTrace:
             # "Memcpy DtoH (Device -> Pinned)", or "(Device -> Pageable)".
             if "DtoH" in name:
                 found.to_host.append(item)
+            elif "DtoD" in name:
+                found.within.append(item)
+        elif kind == "gpu_memset":
+            found.within.append(item)
         elif kind in ("cuda_runtime", "cuda_driver"):
             found.calls.append(item)
     return found
@@ -83,11 +91,14 @@ def analyse(trace: DeviceTrace) -> dict[str, Any]:
         return {"error": "the trace holds no kernels: this process may not use CUPTI"}
     span = busy[-1][1] - busy[0][0]
     copies = union(copy.interval for copy in trace.to_host)
+    whole = [(busy[0][0], busy[-1][1])]
+    working = intersection(union(event.interval for event in (*trace.kernels, *trace.within)), whole)
     return {
         "kernels": len(trace.kernels),
         "span_ms": _ms(span),
         "busy_ms": _ms(length(busy)),
         "utilisation": length(busy) / span,
+        "utilisation_with_copies_within": length(working) / span,
         "copies_to_host": len(trace.to_host),
         "copies_overlapping_kernels": sum(bool(intersection([copy.interval], busy)) for copy in trace.to_host),
         "copy_ms": _ms(length(copies)),
