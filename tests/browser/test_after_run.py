@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Route
+
     from tests.browser.front_end import FrontEnd, Renderer, Theme
 
 PATIENCE = 30_000
@@ -195,6 +197,50 @@ def test_after_another_format_nothing_of_the_run_before_is_left(
             arg=saved["filename"],
             timeout=PATIENCE,
         )
+
+
+def test_a_video_from_the_cache_is_inside_of_its_node(front_end: FrontEnd) -> None:
+    page = front_end.page
+    page.evaluate(MEDIA)
+    fixed = {"seed": 12, "control_after_generate": "fixed"}
+    images = front_end.add("TestImages", shape="9,128,192,3", pos=(40, 100), **fixed)
+    node = front_end.add("AsyncSaveVideo", filename_prefix="after/cached", pos=(400, 100))
+    front_end.connect(images, 0, node, "images")
+    before = front_end.workflow()
+    there = "id => window.testMedia(id).video?.readyState >= 2 && window.testMedia(id).video.isConnected"
+    front_end.wait(front_end.queue())
+    page.wait_for_function(there, arg=node, timeout=PATIENCE)
+    # As small as it was then.
+    front_end.load(before)
+    front_end.centre(node, scale=0.6)
+
+    # The video comes when all that a run has drawn again is over; nor does the mouse move.
+    late: list[Route] = []
+    page.route("**/view?*", lambda route: late.append(route))
+    front_end.wait(front_end.queue())
+    page.wait_for_function("() => !window.app.canvas.dirty_canvas && !window.app.canvas.dirty_bgcanvas")
+    while not late:
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(1000)
+    for request in late:
+        request.continue_()
+    page.unroute("**/view?*")
+    page.wait_for_function(there, arg=node, timeout=PATIENCE)
+
+    # The colour between the widgets and the node's edge goes on to its lower end.
+    front_end.page.wait_for_function(
+        """id => {
+          const { pos, size } = window.testNode(id);
+          const { canvas, ds } = window.app.canvas;
+          const scale = ds.scale * (canvas.width / canvas.getBoundingClientRect().width);
+          const colour = (x, y) => [...canvas.getContext("2d").getImageData(
+            Math.round((x + ds.offset[0]) * scale), Math.round((y + ds.offset[1]) * scale), 1, 1).data].join();
+          const x = pos[0] + 6;
+          return colour(x, pos[1] + size[1] - 40) === colour(x, pos[1] + 120);
+        }""",
+        arg=node,
+        timeout=PATIENCE,
+    )
 
 
 def is_early_vue(front_end: FrontEnd) -> bool:

@@ -56,8 +56,40 @@ def test_open_and_validate(front_end: FrontEnd, client: Client, server: Server) 
     assert {"wan2.1_text_to_video", "wan2.2_5B_text_to_video", "01_demo_clip"} <= set(opened)
 
 
+def test_the_demo_and_its_result_are_in_view(front_end: FrontEnd, small_demo: dict[str, str]) -> None:
+    front_end.page.set_viewport_size({"width": 1280, "height": 720})
+    front_end.page.evaluate(_OPEN, [PACK_FOLDER, "01_demo_clip"])
+    front_end.page.wait_for_function("() => window.app.graph.nodes.length === 3 && !window.app.configuringGraph")
+    (node,) = front_end.page.evaluate(
+        "() => window.app.graph.nodes.filter(({ type }) => type.startsWith('AsyncVAE')).map(({ id }) => String(id))"
+    )
+    # In place of the clip, which takes a minute, a smaller one of the same shape.
+    latent = front_end.add("LoadLatent", latent=small_demo["latent"], pos=(0, 0))
+    vae = front_end.add("TestLoadVAE", vae_name=small_demo["vae"], pos=(0, 0))
+    front_end.connect(latent, "LATENT", node, "samples")
+    front_end.connect(vae, "VAE", node, "vae")
+
+    front_end.wait(front_end.queue())
+
+    front_end.page.wait_for_function(
+        "id => window.testNode(id).videoContainer?.querySelector('video')?.readyState >= 2 "
+        "&& window.testNode(id).size[1] > 800",
+        arg=node,
+        timeout=60_000,
+    )
+    front_end.screenshot("demo-after-run")
+    box = front_end.box(node)
+    assert box["y"] > 40 and box["y"] + box["height"] < 710, box
+    assert not front_end.page.evaluate("() => window.app.canvas.low_quality"), "too small for texts"
+
+
 def test_template_browser_shows_them(front_end: FrontEnd) -> None:
     page = front_end.page
+    # The server's order is that of its file system, which may be any.
+    page.route(
+        "**/workflow_templates",
+        lambda route: route.fulfill(json={PACK_FOLDER: sorted(NAMES, reverse=True)}),
+    )
     page.evaluate("() => window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text(PACK_FOLDER, exact=True).first.click()
     card = page.get_by_text("01_demo_clip").first
@@ -69,6 +101,10 @@ def test_template_browser_shows_them(front_end: FrontEnd) -> None:
         timeout=60_000,
     )
     front_end.screenshot("template-browser")
+    shown = page.locator("body").inner_text()
+    places = {name: shown.find(name) for name in NAMES if name in shown}
+    assert min(places, key=lambda name: places[name]) == "01_demo_clip", places
+    assert len(places) > 3, places
     card.click()
 
     page.wait_for_function(

@@ -146,7 +146,7 @@ def test_client_says_which_node_failed_and_why(server: Server, workflow: Path, t
 
 def test_server_lists_the_examples(client: Client) -> None:
     assert sorted(client.get("/api/workflow_templates")[PACK_FOLDER]) == NAMES
-    # The order is that of the file system; where it is one of names, what needs no model comes first.
+    # The server's order is that of the file system; the pack's page puts the names in order.
     assert NAMES[0] == cards.DEMO
 
 

@@ -69,10 +69,16 @@ app.registerExtension({
     if ([...unseen.values()].some(nodeOf)) void untilOpen().then(showUnseen);
   },
   nodeCreated(node) {
+    let [, drawn] = node.size;
     // LiteGraph draws what has come meanwhile before it asks this.
     const previous = node.onDrawForeground;
     node.onDrawForeground = function (/** @type {any[]} */ ...args) {
       forgetPictures(node);
+      if (PIPELINE_NODES.has(node.comfyClass) && node.size[1] !== drawn) {
+        // It grows for a video while it is drawn, its box not before the next time; nothing else may call for that.
+        [, drawn] = node.size;
+        node.setDirtyCanvas(true, true);
+      }
       // Only so does it move; told by the server, it would be taken for a video.
       if (PIPELINE_NODES.has(node.comfyClass) && node.images?.[0]?.filename?.endsWith(".gif")) node.animatedImages = true;
       return previous?.apply(this, args);
