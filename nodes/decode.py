@@ -31,10 +31,11 @@ class AsyncVAEDecode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, tile_size: int | None = None, temporal_size: int | None = None) -> bool:
-        check_sizes(tile_size, temporal_size)
+        check_sizes(**inputs.known(cls, tile_size=tile_size, temporal_size=temporal_size))
         return True
 
     @classmethod
+    @inputs.checked
     async def execute(
         cls,
         samples: Any,

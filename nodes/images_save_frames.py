@@ -33,10 +33,11 @@ class AsyncSaveFrames(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None = None) -> bool:
-        saving.check_prefix(filename_prefix)
+        saving.check_prefix(**inputs.known(cls, filename_prefix=filename_prefix))
         return True
 
     @classmethod
+    @inputs.checked
     async def execute(
         cls,
         images: Any,

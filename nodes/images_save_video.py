@@ -44,12 +44,13 @@ class AsyncSaveVideo(io.ComfyNode):
         trim_to_audio: bool | None = None,
         audio: Any = video_files.NOT_CONNECTED,
     ) -> bool:
-        saving.check_prefix(filename_prefix)
-        video_files.check(format, quality, fps)
-        video_files.check_trim(format, trim_to_audio, audio)
+        saving.check_prefix(**inputs.known(cls, filename_prefix=filename_prefix))
+        video_files.check(**inputs.known(cls, format=format, quality=quality, fps=fps))
+        video_files.check_trim(audio=audio, **inputs.known(cls, format=format, trim_to_audio=trim_to_audio))
         return True
 
     @classmethod
+    @inputs.checked
     async def execute(
         cls,
         images: Any,

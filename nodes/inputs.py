@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -86,6 +90,108 @@ def _ring_inputs(chunk_size: str) -> list[io.Input]:
             "after the other, as a baseline to compare with.",
         ),
     ]
+
+
+#: A node's ``execute``.
+Execute = Callable[..., Awaitable[io.NodeOutput]]
+
+
+def checked(execute: Execute) -> Execute:
+    """``execute`` of a node, which gets the values of widgets only as the schema has them.
+
+    Cores look at what a prompt holds (older ones not at choices), but not at what comes through a link.
+    """
+
+    @functools.wraps(execute)
+    async def run(cls: type[io.ComfyNode], **given: Any) -> io.NodeOutput:
+        return await execute(cls, **values_of(cls, given))
+
+    return run
+
+
+def known(node: type[io.ComfyNode], **given: Any) -> dict[str, Any]:
+    """What is known of ``given`` before the prompt runs, as ``checked`` will have it.
+
+    Args:
+        node: whose widgets they are.
+        given: values by input; ``None``: it is connected, and nobody knows it yet.
+
+    Raises:
+        DecodeError: as ``values_of``.
+    """
+    return {**given, **values_of(node, {name: value for name, value in given.items() if value is not None})}
+
+
+def values_of(node: type[io.ComfyNode], given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given``, where the values of widgets are of the widget's type and in its range.
+
+    Args:
+        node: whose widgets they are.
+        given: values by input; those without a widget are left as they are.
+
+    Raises:
+        DecodeError: one is not; the message names the input, its value and what it takes.
+    """
+    # What holds a widget may be connected to several types.
+    widgets = {one.id: getattr(one, "input_override", None) or one for one in node.define_schema().inputs}
+    return {name: _value_of(widgets[name], value) if name in widgets else value for name, value in given.items()}
+
+
+def _value_of(widget: io.Input, value: Any) -> Any:
+    plain = _plain(value)
+    remedy = "set the widget, or connect such a value"
+    if isinstance(widget, io.Combo.Input):
+        if isinstance(plain, str) and plain in widget.options:
+            return plain
+        wanted, remedy = f"one of {', '.join(widget.options)}", "choose one of those, which work here"
+    elif isinstance(widget, io.String.Input):
+        # Python writes no longer ones.
+        with contextlib.suppress(ValueError):
+            if isinstance(plain, str | int | float):
+                return str(plain)
+        wanted = "a text"
+    elif isinstance(widget, io.Boolean.Input):
+        if isinstance(plain, Real) and plain in (0, 1):
+            return bool(plain)
+        wanted = "true or false"
+    elif isinstance(widget, io.Int.Input | io.Float.Input):
+        is_whole, number = isinstance(widget, io.Int.Input), _number_of(plain)
+        if widget.min <= number <= widget.max and not (is_whole and number % 1):
+            return int(number) if is_whole else number
+        wanted = f"a {'whole ' * is_whole}number from {widget.min:g} to {widget.max:g}"
+    else:
+        return value
+    raise DecodeError(f"{widget.id}: expected {wanted}, got {_shown(value)}; {remedy}")
+
+
+def _plain(value: Any) -> Any:
+    """A number of Python's for one of NumPy's, or for a tensor that holds one."""
+    try:
+        return value.item()
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return value
+
+
+def _number_of(value: Any) -> float:
+    """The number that is meant, also by a text as clients write it; NaN, which is in no range: there is none."""
+    if not isinstance(value, Real | str):
+        return math.nan
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+    except OverflowError:
+        return math.inf
+
+
+def _shown(value: Any) -> str:
+    """A value as a message shows it: not longer than a line."""
+    try:
+        text = repr(value)
+    except ValueError:
+        # As above: of more than 4300 digits.
+        text = f"a {type(value).__name__} of too many digits"
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def check_images(images: Any) -> None:

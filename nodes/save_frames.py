@@ -49,8 +49,8 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
     def validate_inputs(
         cls, filename_prefix: str | None = None, tile_size: int | None = None, temporal_size: int | None = None
     ) -> bool:
-        saving.check_prefix(filename_prefix)
-        check_sizes(tile_size, temporal_size)
+        saving.check_prefix(**inputs.known(cls, filename_prefix=filename_prefix))
+        check_sizes(**inputs.known(cls, tile_size=tile_size, temporal_size=temporal_size))
         return True
 
     @classmethod
@@ -58,6 +58,7 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
         return is_connected(IMAGES)
 
     @classmethod
+    @inputs.checked
     async def execute(
         cls,
         samples: Any,

@@ -60,10 +60,10 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
         tile_size: int | None = None,
         temporal_size: int | None = None,
     ) -> bool:
-        saving.check_prefix(filename_prefix)
-        video_files.check(format, quality, fps)
-        video_files.check_trim(format, trim_to_audio, audio)
-        check_sizes(tile_size, temporal_size)
+        saving.check_prefix(**inputs.known(cls, filename_prefix=filename_prefix))
+        video_files.check(**inputs.known(cls, format=format, quality=quality, fps=fps))
+        video_files.check_trim(audio=audio, **inputs.known(cls, format=format, trim_to_audio=trim_to_audio))
+        check_sizes(**inputs.known(cls, tile_size=tile_size, temporal_size=temporal_size))
         return True
 
     @classmethod
@@ -71,6 +71,7 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
         return is_connected(IMAGES)
 
     @classmethod
+    @inputs.checked
     async def execute(
         cls,
         samples: Any,

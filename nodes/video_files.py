@@ -219,7 +219,7 @@ class VideoFile:
         self._subfolder = target.subfolder
         # What the file and its stand-in have in common.
         shared: dict[str, Any] = {
-            "fps": float(fps),
+            "fps": fps,
             "sound": sound,
             "trim_to_sound": trim_to_audio,
             "ping_pong": ping_pong,
@@ -301,8 +301,8 @@ def _name_of(sink: VideoSink, whole: bool) -> str:
     return path.name
 
 
-def check(format: str | None, quality: int | None, fps: Any) -> None:
-    """Refuse, by the widgets' names, what the engine would refuse by its own.
+def check(format: str | None, quality: int | None, fps: float | None) -> None:
+    """Refuse what the format does not take, by the widgets' names.
 
     Args:
         format: one of ``formats()``; ``None``, as of the others: it is connected, and nobody knows it yet.
@@ -312,18 +312,11 @@ def check(format: str | None, quality: int | None, fps: Any) -> None:
     Raises:
         SinkError: the message names the value and what the format takes.
     """
-    if fps is not None:
-        try:
-            fps = float(fps)
-        except (TypeError, ValueError):
-            raise SinkError(f"fps: expected a number of frames a second, got {fps!r}") from None
-        if not LEAST_FPS <= fps <= MOST_FPS:
-            raise SinkError(f"fps: expected {LEAST_FPS:g} to {MOST_FPS:g} frames a second, got {fps:g}")
+    if fps is not None and not LEAST_FPS <= fps <= MOST_FPS:
+        raise SinkError(f"fps: expected {LEAST_FPS:g} to {MOST_FPS:g} frames a second, got {fps:g}")
     if format is None:
         return
-    video = formats().get(format)
-    if video is None:
-        raise SinkError(f"format: {format!r} is none that this machine can write; choose one of {', '.join(formats())}")
+    video = formats()[format]
     if video.crf_range is not None and quality is not None:
         best, worst = video.crf_range
         if not best <= quality <= worst:
@@ -343,7 +336,7 @@ def check_trim(format: str | None, trim_to_audio: bool | None, audio: Any) -> No
     Raises:
         SinkError: the message names the value and the remedy.
     """
-    video = formats().get(format) if format is not None else None
+    video = formats()[format] if format is not None else None
     if trim_to_audio and audio is NOT_CONNECTED and (video is None or video.sound is not None):
         raise SinkError("trim_to_audio: True, but nothing is connected to audio; connect a sound, or switch it off")
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from .flow import Explode, Gate, LateError
 from .savers import VideoCombine
-from .tensors import Images, Latent, LazyAudio, SaveSound, SaveTensor, Sound
+from .tensors import Anything, Images, Latent, LazyAudio, SaveSound, SaveTensor, Sound
 from .vaes import CheapVAE, DecoderStep, LoadVAE, OtherVAE, StandInVAE
 
 NODE_CLASS_MAPPINGS = {
     "TestSaveTensor": SaveTensor,
     "TestLatent": Latent,
     "TestImages": Images,
+    "TestAnything": Anything,
     "TestSound": Sound,
     "TestSaveSound": SaveSound,
     "TestLazyAudio": LazyAudio,
