@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import abc
 import inspect
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from torch import Tensor
 Kept = Tensor | str | None
 #: Behind what was kept: nothing is kept of this call.
 LAST = "last"
+#: There is no state at all; something is true.
+ABSENT, TRUE = "absent", str(True)
 
 
 class Call(abc.ABC):
@@ -25,8 +28,11 @@ class Call(abc.ABC):
         arguments, named: of the call.
 
     Attributes:
+        leaves: frames leave the loop while it goes on, so that it cannot be begun again.
         x: what the block is called with.
     """
+
+    leaves = False
 
     def __init__(
         self,
@@ -38,7 +44,8 @@ class Call(abc.ABC):
     ) -> None:
         self._stock, self._entries = stock, entries
         self._told = signature.bind(*arguments, **named).arguments
-        self.x: Tensor = self._told["x"]
+        self._name = next(iter(signature.parameters))
+        self.x: Tensor = self._told[self._name]
 
     def option(self, name: str) -> Any:
         """What else the block is told; ``None`` where it is not, and stock's forward has its own default."""
@@ -105,7 +112,7 @@ class Cached(Call):
 
     def in_stock(self, x: Tensor, kept: list[Kept]) -> tuple[Tensor, list[Kept]]:
         told = dict(self._told)
-        told["x"] = x
+        told[self._name] = x
         cache: list[Kept] = []
         if self._handed:
             told["cache_x"] = kept[0]
@@ -122,6 +129,8 @@ class Carried(Call):
 
     There is no first list in the first piece of a clip, and no second one in the last.
     """
+
+    leaves = True
 
     def __init__(
         self,
@@ -160,8 +169,69 @@ class Carried(Call):
     def in_stock(self, x: Tensor, kept: list[Kept]) -> tuple[Tensor, list[Kept]]:
         cache: list[Kept] = []
         told = dict(self._told)
-        told["x"] = x
+        told[self._name] = x
         told["conv_carry_in"] = None if self.carried_in is None else kept[: self._entries]
         told["conv_carry_out"] = None if self.carried_out is None else cache
         out: Tensor = self._stock(**told)
         return out, cache
+
+
+class Remembered(Call):
+    """LTX's way: modules keep what is theirs themselves, for each thread, in ``temporal_cache_state``.
+
+    A convolution keeps frames, and whether the clip ends with this call; a block keeps frames that it will need.
+    """
+
+    leaves = True
+
+    def __init__(
+        self,
+        stock: Callable[..., Any],
+        entries: int,
+        signature: inspect.Signature,
+        arguments: tuple[Any, ...],
+        named: dict[str, Any],
+    ) -> None:
+        super().__init__(stock, entries, signature, arguments, named)
+        module = cast(Any, stock).__self__
+        self._keepers = [part for part in module.modules() if hasattr(part, "temporal_cache_state")]
+        self._thread = threading.get_ident()
+
+    @property
+    def kept(self) -> list[Kept]:
+        """Of each keeper its frames, and a word for the rest: its truths, nothing, or that there is no state."""
+        kept: list[Kept] = []
+        for keeper in self._keepers:
+            state = keeper.temporal_cache_state.get(self._thread)
+            if self._thread not in keeper.temporal_cache_state:
+                kept += [None, ABSENT]
+            elif isinstance(state, tuple):
+                kept += [state[0], " ".join(str(one) for one in state[1:])]
+            else:
+                kept += [state, ""]
+        return kept
+
+    def take(self) -> list[Kept]:
+        kept = self.kept
+        for keeper in self._keepers:
+            keeper.temporal_cache_state.pop(self._thread, None)
+        return kept
+
+    def keep(self, kept: list[Kept]) -> None:
+        for number, keeper in enumerate(self._keepers):
+            frames, word = kept[2 * number : 2 * number + 2]
+            keeper.temporal_cache_state.pop(self._thread, None)
+            if word != ABSENT:
+                truths = [one == TRUE for one in str(word).split()]
+                keeper.temporal_cache_state[self._thread] = (frames, *truths) if truths else frames
+
+    def after(self) -> list[Kept]:
+        return self.kept
+
+    def in_stock(self, x: Tensor, kept: list[Kept]) -> tuple[Tensor, list[Kept]]:
+        self.keep(kept)
+        kept.clear()
+        told = dict(self._told)
+        told[self._name] = x
+        out: Tensor = self._stock(**told)
+        return out, self.take()

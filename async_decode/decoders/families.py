@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from . import hunyuan
-from .call import Carried
+from . import hunyuan, ltx
+from .call import Carried, Remembered
 from .place import Place
 from .verdicts import digest
 from .wan import Duplication, LoneConv, LoneNorm, ResidualBlock, Upsampling, Variant
@@ -33,7 +33,8 @@ class Family:
         module: the name of the Python module that its classes are in.
         decoder: the class whose call is a step of the decode.
         sources: the functions whose source was read when the blocks were written, ``Class.method`` or ``function``.
-        known: short names of their sources, one for each version that was read, with what it does differently.
+        known: short names of their sources, one for each version that was read (and another where Python 3.10 writes it
+            otherwise), with what it does differently.
         places: makes the places of a decoder.
     """
 
@@ -99,6 +100,12 @@ def unusable(places: list[Place], x: torch.Tensor) -> str:
             if reason:
                 return reason
     return ""
+
+
+def settings_of(decoder: torch.nn.Module, x: torch.Tensor) -> Any:
+    """What else than ``x`` decides how a decoder's loop goes: LTX cuts its work by the card's memory."""
+    chunk_size = getattr(sys.modules[type(decoder).__module__], "get_max_chunk_size", None)
+    return None if chunk_size is None else chunk_size(x.device)
 
 
 def _typed(module: Any, names: tuple[str, ...]) -> Any:
@@ -198,6 +205,36 @@ def _core_hunyuan(decoder: Any, _variant: None) -> Iterator[Place]:
     yield Place("conv_out", decoder.conv_out, None, 0)
 
 
+def _core_ltx(decoder: Any, _variant: None) -> Iterator[Place]:
+    def conv(module: Any) -> Any:
+        if _typed(module, ("CausalConv3d",)).conv.padding_mode not in ("zeros", "reflect"):
+            raise Unknown(f"a convolution of the decoder pads in the mode {module.conv.padding_mode}")
+        return module
+
+    def norm(module: Any) -> Any:
+        if _typed(module, ("PixelNorm",)).dim != 1:
+            raise Unknown("a norm of the decoder is not over its channels")
+        return module
+
+    if decoder.timestep_conditioning:
+        raise Unknown("there are no blocks for a decoder that is told a time step")
+    for name, module in decoder.up_blocks.named_modules(prefix="up_blocks"):
+        kind = type(module).__name__
+        if kind == "ResnetBlock3D":
+            if module.inject_noise or module.timestep_conditioning:
+                raise Unknown("there are no blocks for a decoder that draws noise")
+            block = None
+            if module.in_channels == module.out_channels:
+                norm(module.norm1), norm(module.norm2), conv(module.conv1), conv(module.conv2)
+                block = ltx.ResidualBlock(module, decoder.causal)
+            yield Place(name, module, block, 0, calls=Remembered)
+        elif kind == "DepthToSpaceUpsample":
+            yield Place(name, module, None, 0, calls=Remembered)
+    yield Place("conv_norm_out", decoder.conv_norm_out, ltx.LastNorm(norm(decoder.conv_norm_out)), 0, leaf=True)
+    last = ltx.LastConv(conv(decoder.conv_out), decoder.causal)
+    yield Place("conv_out", decoder.conv_out, last, 0, calls=Remembered)
+
+
 def _wan_sources(prefix: str = "", decoder: str = "Decoder3d", more: tuple[str, ...] = ()) -> tuple[str, ...]:
     classes = ("CausalConv3d", "RMS_norm", "Resample", "ResidualBlock", "AttentionBlock")
     return (
@@ -253,7 +290,19 @@ FAMILIES = (
             "conv_carry_causal_3d",
             "torch_cat_if_needed",
         ),
-        {"4ac6cba64fdc6939ff4bc570": None},
+        dict.fromkeys(("4ac6cba64fdc6939ff4bc570", "94e78c4e9077ffc1694fb1d5")),
         _core_hunyuan,
+    ),
+    Family(
+        "comfy.ldm.lightricks.vae.causal_video_autoencoder",
+        "Decoder",
+        (
+            *(f"Decoder.{name}" for name in ("forward", "forward_orig", "run_up")),
+            *(f"{name}.forward" for name in ("UNetMidBlock3D", "ResnetBlock3D", "DepthToSpaceUpsample", "PixelNorm")),
+            *(f"CausalConv3d.{name}" for name in ("__init__", "forward", "_empty_output")),
+            *("add_exchange_cache", "split2", "mark_conv3d_ended", "torch_cat_if_needed"),
+        ),
+        dict.fromkeys(("960342888ce974c586fc2f5e", "619210e8b4806bfcbf4df68e")),
+        _core_ltx,
     ),
 )

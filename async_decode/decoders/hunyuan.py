@@ -133,11 +133,11 @@ def _keeps(kept: list[Kept]) -> bool:
     return bool(kept)
 
 
-def pad_into(out: Tensor, x: Tensor) -> None:
+def pad_into(out: Tensor, x: Tensor, reflects: bool = False) -> None:
     """See the kernel of this name, which needs Triton."""
     from .kernels.pad import pad_into
 
-    pad_into(out, x)
+    pad_into(out, x, reflects)
 
 
 def formula_of(norm: Any, silu: bool) -> Formula:

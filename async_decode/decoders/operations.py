@@ -45,7 +45,9 @@ class Operations:
     def __init__(self, algorithms: Algorithms, weights: Weights, options: Mapping[str, Any]) -> None:
         self.algorithms, self.weights, self.options = algorithms, weights, options
 
-    def norm(self, number: int, out: Tensor, x: Tensor, bias: Tensor | None, gamma: Tensor, formula: Formula) -> None:
+    def norm(
+        self, number: int, out: Tensor, x: Tensor, bias: Tensor | None, gamma: Tensor | None, formula: Formula
+    ) -> None:
         """Norm ``number`` of the block: that of ``x + bias`` into ``out``; see ``norm_into``."""
         from .kernels.norm import norm_into
 
@@ -102,8 +104,10 @@ def with_bias(x: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def norms_of_torch(x: Tensor, layout: Layout, formula: Formula) -> Tensor:
-    """The norms of ``x`` over its channels, in float32, as torch adds them when ``x`` has ``layout``."""
+    """The norms of ``x`` over its channels, in float32, as torch adds them when ``x`` has ``layout``; or its means."""
     placed = layout.applied_to(x)
+    if formula.mean:
+        return (placed**2).mean(1, dtype=torch.float32).contiguous()
     if formula.wide:
         placed = placed.float()
     norms: Tensor = torch.linalg.vector_norm(placed, 2, 1, dtype=torch.float32)

@@ -30,7 +30,7 @@ class Guide(Protocol):
     """What a place has to know of the step that it is called in."""
 
     mode: Literal["stock", "proof", "run"]
-    #: The name of the place that is audited in this step.
+    #: The call that is audited in this step: the name of its place, ``#`` and its number.
     audited: str | None
     #: Stock's code makes the rest of the step.
     given_up: bool
@@ -109,7 +109,7 @@ class Place:
         begins: bool = False,
     ) -> None:
         self.name, self.module, self.block, self.entries, self.leaf = name, module, block, entries, leaf
-        self.begins, self._calls = begins, calls
+        self.begins, self.leaves, self._calls = begins, calls.leaves, calls
         self.stock: Callable[..., Any] = module.forward
         self.__signature__ = inspect.signature(self.stock)
         self.step: Guide | None = None
@@ -137,7 +137,7 @@ class Place:
             return out
         step.poll()
         step.ran(self.name, verdict, replaced=True)
-        if step.audited == self.name:
+        if step.audited == f"{self.name}#{number}":
             return self._audit(step, call, verdict)
         operations = Operations(verdict.algorithms, self.weights, self._options(call))
         out, kept = self.block.run(call.x, call.take(), operations)

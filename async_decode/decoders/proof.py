@@ -71,7 +71,9 @@ class TrialOperations(Operations):
         super().__init__(Algorithms(), weights, options)
         self.heard = heard
 
-    def norm(self, number: int, out: Tensor, x: Tensor, bias: Tensor | None, gamma: Tensor, formula: Formula) -> None:
+    def norm(
+        self, number: int, out: Tensor, x: Tensor, bias: Tensor | None, gamma: Tensor | None, formula: Formula
+    ) -> None:
         from .kernels.norm import norm_into
 
         layout, expected = self.heard.layouts[number], self.heard.norms[number].flatten()

@@ -53,6 +53,7 @@ class Step:
         verdicts: of this model on this machine.
         poll: called at every call of a place that runs ours; raises what shall end the decode.
         usable: says why the places cannot run just now (weights have been moved away); empty where they can.
+        settings: what else decides how the loop goes.
         auditor: chooses what to audit.
     """
 
@@ -64,6 +65,7 @@ class Step:
         *,
         poll: Callable[[], None],
         usable: Callable[[Tensor], str],
+        settings: Callable[[Tensor], Any],
         auditor: Auditor,
     ) -> None:
         self.stock: Callable[..., Any] = module.forward
@@ -73,13 +75,13 @@ class Step:
         self.poll = poll
         self.tally = Tally()
         self.mode: Literal["stock", "proof", "run"] = "stock"
-        #: The name of the place that is audited in this step.
+        #: The call that is audited in this step: the name of its place, ``#`` and its number.
         self.audited: str | None = None
         #: An audit has found a difference in a step that cannot be made anew: stock's code makes the rest of it.
         self.given_up = False
         self.warnings: list[str] = []
         self.auditor = auditor
-        self._usable = usable
+        self._usable, self._settings = usable, settings
         self._plan = StepPlan()
         self._numbers: Counter[str] = Counter()
         self._key = ""
@@ -88,12 +90,13 @@ class Step:
         #: What the decoder keeps of the piece that is being made.
         self._carried: list[Any] | None = None
         self._of_pieces = any(place.begins for place in places)
+        self._leaves = any(place.leaves for place in places)
         for place in places:
             place.step = self
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         told = self.__signature__.bind(*arguments, **named).arguments
-        x: Tensor = next(iter(told.values()))
+        x = next(one for one in (*arguments, *named.values()) if isinstance(one, Tensor))
         with current(x.device):
             if not self._of_pieces:
                 return self._make(x, told, arguments, named)
@@ -115,9 +118,11 @@ class Step:
     def _make(self, x: Tensor, told: dict[str, Any], arguments: Any, named: Any) -> Any:
         """A step that is a call of the decoder."""
         cache: list[Any] | None = told.get(CACHE)
-        history = History.of(told)
+        history = None if self._leaves else History.of(told)
         try:
-            self._begin(x, {name: value for name, value in told.items() if name != CACHE}, cache)
+            # What frames leave to is another thing each time.
+            own = {"x": x} if self._leaves else {name: one for name, one in told.items() if name != CACHE}
+            self._begin(x, {**own, "settings": self._settings(x)}, cache)
             self._history = history
             out = self.stock(*arguments, **named)
             self._end(cache)
@@ -174,13 +179,12 @@ class Step:
         self._history = self._carried = None
 
     def _times(self, plan: StepPlan) -> dict[str, float]:
-        """Milliseconds of stock's in ``plan`` for each place that is replaced."""
+        """Milliseconds of stock's in ``plan`` for each call of a place that is replaced."""
         times: dict[str, float] = {}
         for call, key in plan.calls.items():
             verdict = self.verdicts.verdicts[key]
             if verdict.proven:
-                name = call.rpartition("#")[0]
-                times[name] = times.get(name, 0.0) + verdict.milliseconds
+                times[call] = verdict.milliseconds
         return times
 
     def number_of(self, name: str) -> int:

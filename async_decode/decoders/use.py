@@ -11,7 +11,7 @@ import torch
 
 from ..errors import DecodeError
 from .audit import Auditor
-from .families import Unknown, find, unusable
+from .families import Unknown, find, settings_of, unusable
 from .kernels import why_not
 from .step import Step
 from .verdicts import Verdicts, environment_of
@@ -122,6 +122,7 @@ def faster(
         known,
         poll=poll if poll is not None else _nothing,
         usable=lambda x: unusable(places, x),
+        settings=lambda x: settings_of(decoder, x),
         auditor=Auditor(audit_seed),
     )
     weights = Weights()

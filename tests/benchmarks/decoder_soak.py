@@ -40,6 +40,7 @@ FAMILIES = {
     "comfy-wan2.1": 16,
     "comfy-wan2.2": 48,
     "comfy-hunyuan1.5": 32,
+    "comfy-ltx": 128,
     "diffusers-wan2.1": 16,
     "diffusers-wan2.2": 48,
     "diffusers-qwen-image": 16,
@@ -81,6 +82,8 @@ def model_of(family: str, core: Path | None, file: Path | None) -> tuple[Any, De
         model = WanVAE22(dim=160, dec_dim=256, z_dim=48, **shape)
     elif family == "comfy-hunyuan1.5":
         model = _hunyuan15()
+    elif family == "comfy-ltx":
+        model = _ltx()
     else:
         import diffusers
 
@@ -104,7 +107,9 @@ def model_of(family: str, core: Path | None, file: Path | None) -> tuple[Any, De
     drawn, generator = model.state_dict(), torch.Generator().manual_seed(1)
     for name, weight in drawn.items():
         noise = torch.randn(weight.shape, generator=generator)
-        if "gamma" in name:
+        if "std-of-means" in name:
+            drawn[name] = torch.ones_like(noise)
+        elif "gamma" in name:
             drawn[name] = 1 + 0.1 * noise
         else:
             drawn[name] = noise * ((1 / weight[0].numel()) ** 0.5 if weight.ndim > 1 else 0.02)
@@ -141,6 +146,15 @@ def _hunyuan15() -> Any:
             "params": {**shape, "block_out_channels": [128, 256, 512, 1024, 1024]},
         },
     )
+    model.encoder = torch.nn.Identity()
+    return model
+
+
+def _ltx() -> Any:
+    """Core's with the structure of 0.9.5, told no time step and no noise, as LTX-2's is; without its encoder."""
+    from comfy.ldm.lightricks.vae.causal_video_autoencoder import VideoVAE
+
+    model = VideoVAE(config={**VideoVAE.get_default_config(None, 2), "timestep_conditioning": False})
     model.encoder = torch.nn.Identity()
     return model
 

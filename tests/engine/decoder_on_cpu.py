@@ -37,11 +37,15 @@ def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None
             # Torch adds.
             norms.fill_(torch.nan)
             return
-        made = norm.norm_reference(x, bias, gamma.flatten(), formula, norms.view(1, *x.shape[2:]))
-        out.copy_(made) if out.shape == made.shape else pad_into(out, made)
+        weights = None if gamma is None else gamma.flatten()
+        made = norm.norm_reference(x, bias, weights, formula, norms.view(1, *x.shape[2:]))
+        out.copy_(made) if out.shape == made.shape else pad_into(out, made, formula.reflects)
 
-    def pad_into(out: Any, x: Any) -> None:
-        out.copy_(pad.padded_reference(x, out.shape[2] - x.shape[2]))
+    def pad_into(out: Any, x: Any, reflects: bool = False) -> None:
+        out.copy_(pad.padded_reference(x, out.shape[2] - x.shape[2], reflects))
+
+    def add_residual(x: Any, *others: Any) -> Any:
+        return x.copy_(residual.residual_reference(x, *others))
 
     def double(x: Any, bias: Any, frames: int) -> Any:
         return upsample.double_reference(x, bias, frames).contiguous(memory_format=torch.channels_last)
@@ -57,7 +61,7 @@ def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None
     put(space, "depth_to_space", depth_to_space)
     put(upsample, "double", double)
     put(duplicate, "duplicate", duplicated)
-    put(residual, "add_residual", residual.residual_reference)
+    put(residual, "add_residual", add_residual)
     put(conv, "fits", lambda _x, _weight: False)
     put(use, "why_not", lambda _device: "")
     for name in ("conv2d", "conv3d"):

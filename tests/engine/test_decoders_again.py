@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 STEPS = 6
 #: All of them are wrong once one is; the audited one is the last but one of what the step calls.
 BAD = 4
-AUDITED = "up_blocks.2.upsamplers.0"
+AUDITED = "up_blocks.2.upsamplers.0#0"
 
 
 @pytest.fixture(scope="module")

@@ -158,13 +158,18 @@ def test_doubling_takes_channels_apart_into_frames(frames: int, has_bias: int, c
 
 
 @pytest.mark.parametrize("front", [0, 2])
-@pytest.mark.parametrize(("channels", "height", "width"), [(96, 3, 5), (40, 1, 1), (128, 9, 7)])
-def test_edges_are_repeated_around_a_clip(front: int, channels: int, height: int, width: int) -> None:
+@pytest.mark.parametrize(
+    ("channels", "height", "width", "reflects"),
+    [(96, 3, 5, False), (40, 1, 1, False), (128, 9, 7, False), (96, 3, 5, True), (40, 2, 2, True)],
+)
+def test_edges_are_repeated_or_reflected_around_a_clip(
+    front: int, channels: int, height: int, width: int, reflects: bool
+) -> None:
     x = numbers(1, channels, 2, height, width)
-    expected = padded_reference(x, front)
+    expected = padded_reference(x, front, reflects)
     out = numbers(*expected.shape, seed=1)
 
-    pad_into(out, x)
+    pad_into(out, x, reflects)
 
     assert torch.equal(out, expected)
 
@@ -182,6 +187,24 @@ def test_norm_with_edges_repeated_around_it(front: int, order: Order) -> None:
 
     assert torch.equal(norms, expected.flatten())
     assert torch.equal(out, padded_reference(norm_reference(x, bias, gamma, formula, expected), front))
+
+
+@pytest.mark.parametrize("order", [*ORDERS, ROW_ORDERS[0], BLOCKS[1], Order("given")], ids=str)
+@pytest.mark.parametrize("channels", [256, 96])
+def test_norm_by_the_mean_of_rounded_squares(order: Order, channels: int) -> None:
+    x, bias = numbers(1, channels, 2, 3, 5), numbers(channels, seed=2)
+    x[:, :, 0, 0, 0] = -bias.view(1, -1)  # nothing to divide by but what is added
+    formula = Formula(1.0, silu=False, plus_zero=False, epsilon=1e-4, mean=True, reflects=True)
+    biased = x + bias.view(1, -1, 1, 1, 1)
+    expected = norms_in_order(Order("strided", 4) if order.kind == "given" else order, biased, mean=True)
+    norms = expected.flatten().clone() if order.kind == "given" else torch.full((30,), torch.nan, device=DEVICE)
+    out = numbers(1, channels, 2, 5, 7, seed=3)
+
+    norm_into(out, x, bias, None, formula, order, norms)
+
+    assert torch.equal(norms, expected.flatten())
+    assert torch.equal(out, padded_reference(norm_reference(x, bias, None, formula, expected), 0, True))
+    assert not torch.equal(expected, (biased.float() ** 2).mean(1))
 
 
 @pytest.mark.parametrize(("frames", "first", "time"), [(1, False, 2), (2, False, 2), (2, True, 3), (2, True, 1)])

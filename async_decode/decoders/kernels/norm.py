@@ -18,25 +18,24 @@ from triton.language.extra import libdevice
 from .order import Formula, Order
 from .pad import inner_pixel
 
-#: What ``F.normalize`` divides by at least.
-EPSILON = 1e-12
 #: Triton's interpreter has no libdevice.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @triton.jit
-def _pixel_norm(
+def _pixel_sum(
     x_ptr,
     bias_ptr,
     pixel,
     mask,
     C: tl.constexpr,
     HAS_BIAS: tl.constexpr,
+    MEAN: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     P: tl.constexpr,
 ):
-    """The root of the sum of squares of each pixel's channels, ``(P,)`` in float32."""
+    """The sum of squares of each pixel's channels, ``(P,)`` in float32; ``MEAN``: the squares are rounded first."""
     NARROW: tl.constexpr = x_ptr.dtype.element_ty
     SPAN: tl.constexpr = 4 * WIDTH
     lane = tl.arange(0, SPAN)
@@ -48,7 +47,7 @@ def _pixel_norm(
         if HAS_BIAS:
             bias = tl.load(bias_ptr + channel, mask=channel < C, other=0.0).to(tl.float32)
             x = (x + bias[None, :]).to(NARROW).to(tl.float32)
-        total = tl.fma(x, x, total)
+        total = total + (x * x).to(NARROW).to(tl.float32) if MEAN else tl.fma(x, x, total)
     four = tl.reshape(total, [P, 4, WIDTH])
     which = tl.arange(0, 4)[None, :, None]
     a0 = tl.sum(tl.where(which == 0, four, 0.0), 1)
@@ -70,7 +69,7 @@ def _pixel_norm(
         if WARP >= 8:
             part = tl.sum(tl.reshape(part, [P, 4, 2]), 2)
         part = tl.sum(tl.reshape(part, [P, 2, 2]), 2)
-        square = tl.sum(part, 1)
+        part = tl.sum(part, 1)
     else:
         if WIDTH >= 32:
             part = tl.sum(tl.reshape(part, [P, 2, 16]), 1)
@@ -81,23 +80,24 @@ def _pixel_norm(
         if WIDTH >= 4:
             part = tl.sum(tl.reshape(part, [P, 2, 2]), 1)
         # One number, or two.
-        square = tl.sum(part, 1)
-    return tl.sqrt_rn(square)
+        part = tl.sum(part, 1)
+    return part
 
 
 @triton.jit
-def _pixel_norm_of_blocks(
+def _pixel_sum_of_blocks(
     x_ptr,
     bias_ptr,
     pixel,
     mask,
     C: tl.constexpr,
     HAS_BIAS: tl.constexpr,
+    MEAN: tl.constexpr,
     BLOCKS: tl.constexpr,
     ROOM: tl.constexpr,
     P: tl.constexpr,
 ):
-    """As ``_pixel_norm``, where ``BLOCKS`` thread blocks of four share a pixel; ``ROOM``: a power of two, 4 or more."""
+    """As ``_pixel_sum``, where ``BLOCKS`` thread blocks of four share a pixel; ``ROOM``: a power of two, 4 or more."""
     NARROW: tl.constexpr = x_ptr.dtype.element_ty
     lane = tl.arange(0, 4 * ROOM)
     thread_block = lane // 4
@@ -113,7 +113,7 @@ def _pixel_norm_of_blocks(
             if HAS_BIAS:
                 bias = tl.load(bias_ptr + channel, mask=inside, other=0.0).to(tl.float32)
                 x = (x + bias[None, :]).to(NARROW).to(tl.float32)
-            total = tl.fma(x, x, total)
+            total = total + (x * x).to(NARROW).to(tl.float32) if MEAN else tl.fma(x, x, total)
         part = part + total
     # Within a block: (t0 + t2) + (t1 + t3).
     part = tl.sum(tl.reshape(part, [P, ROOM, 2, 2]), 2)
@@ -125,7 +125,7 @@ def _pixel_norm_of_blocks(
     for one in tl.static_range(ROOM // 4):
         added = added + tl.sum(tl.where(row == one, four, 0.0), 1)
     added = tl.sum(tl.reshape(added, [P, 2, 2]), 1)
-    return tl.sqrt_rn(tl.sum(added, 1))
+    return tl.sum(added, 1)
 
 
 @triton.jit
@@ -144,6 +144,8 @@ def _norm_kernel(
     C: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     PADDED: tl.constexpr,
+    REFLECTS: tl.constexpr,
+    MEAN: tl.constexpr,
     GIVEN: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -159,20 +161,23 @@ def _norm_kernel(
     NARROW: tl.constexpr = x_ptr.dtype.element_ty
     to = tl.program_id(0).to(tl.int64) * P + tl.arange(0, P)
     mask = (to < pixels)[:, None]
-    pixel = inner_pixel(to, height, width, front) if PADDED else to
+    pixel = inner_pixel(to, height, width, front, REFLECTS) if PADDED else to
     if GIVEN:
         norm = tl.load(norm_ptr + pixel, mask=to < pixels, other=1.0)
     else:
         if BLOCKS:
-            norm = _pixel_norm_of_blocks(x_ptr, bias_ptr, pixel, mask, C, HAS_BIAS, BLOCKS, ROOM, P)
+            norm = _pixel_sum_of_blocks(x_ptr, bias_ptr, pixel, mask, C, HAS_BIAS, MEAN, BLOCKS, ROOM, P)
         else:
-            norm = _pixel_norm(x_ptr, bias_ptr, pixel, mask, C, HAS_BIAS, ROWS, WIDTH, P)
+            norm = _pixel_sum(x_ptr, bias_ptr, pixel, mask, C, HAS_BIAS, MEAN, ROWS, WIDTH, P)
+        norm = norm * (1.0 / C) if MEAN else tl.sqrt_rn(norm)
         tl.store(norm_ptr + pixel, norm, mask=to < pixels)
     if not WIDE:
         norm = norm.to(NARROW).to(tl.float32)
-    norm = tl.where(norm < epsilon, epsilon, norm)
+    norm = norm + epsilon if MEAN else tl.where(norm < epsilon, epsilon, norm)
     if not WIDE:
         norm = norm.to(NARROW).to(tl.float32)
+    if MEAN:
+        norm = tl.sqrt_rn(norm).to(NARROW).to(tl.float32)
     lane = tl.arange(0, B)
     for start in range(0, C, B):
         channel = start + lane
@@ -182,10 +187,11 @@ def _norm_kernel(
         if HAS_BIAS:
             bias = tl.load(bias_ptr + channel, mask=channel < C, other=0.0).to(tl.float32)
             x = (x + bias[None, :]).to(NARROW).to(tl.float32)
-        gamma = tl.load(gamma_ptr + channel, mask=channel < C, other=0.0).to(tl.float32)
         y = tl.div_rn(x, norm[:, None] + tl.zeros_like(x)).to(NARROW).to(tl.float32)
-        y = (y * scale).to(NARROW).to(tl.float32)
-        y = (y * gamma[None, :]).to(NARROW).to(tl.float32)
+        if not MEAN:
+            gamma = tl.load(gamma_ptr + channel, mask=channel < C, other=0.0).to(tl.float32)
+            y = (y * scale).to(NARROW).to(tl.float32)
+            y = (y * gamma[None, :]).to(NARROW).to(tl.float32)
         if ZERO:
             y = y + 0.0
         if SILU:
@@ -197,20 +203,20 @@ def _norm_kernel(
 
 
 def norm_into(
-    out: Tensor, x: Tensor, bias: Tensor | None, gamma: Tensor, formula: Formula, order: Order, norms: Tensor
+    out: Tensor, x: Tensor, bias: Tensor | None, gamma: Tensor | None, formula: Formula, order: Order, norms: Tensor
 ) -> None:
     """Write the norm of ``x`` (with ``bias`` added, and rounded, first) into ``out``.
 
     Args:
-        out: as ``x``, dense in the same order; or ``(1, C, front + T, H + 2, W + 2)``, so that its edges are repeated
-            around it.
+        out: as ``x``, dense in the same order; or ``(1, C, front + T, H + 2, W + 2)``, for edges around it, which are
+            repeated, or reflected as ``formula`` says.
         x: ``(1, C, T, H, W)``, channels last and dense.
         bias: ``(C,)`` or ``None``.
-        gamma: ``C`` weights, in the type of ``x``.
+        gamma: ``C`` weights, in the type of ``x``; ``None`` where ``formula`` has none.
         formula: what the model computes.
         order: how the squares are added.
-        norms: ``T * H * W`` float32 values: what torch added, where ``order`` is ``given``; else what the kernel adds
-            is written to it.
+        norms: ``T * H * W`` float32 values: what torch made of the squares, where ``order`` is ``given``; else what the
+            kernel makes of them is written to it.
     """
     channels = x.shape[1]
     pixels = out.numel() // channels
@@ -227,17 +233,19 @@ def norm_into(
     _norm_kernel[(triton.cdiv(pixels, pixels_each),)](
         x,
         x if bias is None else bias,
-        gamma,
+        x if gamma is None else gamma,
         out,
         norms,
         pixels,
         formula.scale,
-        EPSILON,
+        formula.epsilon,
         *x.shape[3:],
         out.shape[2] - x.shape[2],
         C=channels,
         HAS_BIAS=bias is not None,
         PADDED=out.shape != x.shape,
+        REFLECTS=formula.reflects,
+        MEAN=formula.mean,
         GIVEN=given,
         ROWS=order.kind == "rows",
         WIDTH=width,
@@ -253,13 +261,18 @@ def norm_into(
     )
 
 
-def norms_in_order(order: Order, x: Tensor) -> Tensor:
-    """Reference: the norms of ``x``, ``(1, C, …)`` in float32, with the squares added in ``order``: ``(1, …)``."""
+def norms_in_order(order: Order, x: Tensor, mean: bool = False) -> Tensor:
+    """Reference: the norms of ``x``, ``(1, C, …)`` in float32, with the squares added in ``order``: ``(1, …)``.
+
+    ``mean``: the means of the squares, rounded to the type of ``x``, instead.
+    """
+    rounded = x.dtype if mean else torch.float32
     wide = x.float()
     channels = x.shape[1]
     totals: list[list[Any]] = [[None] * 4 for _ in range(order.width)]
     for channel in range(channels):
-        within, square = channel % (4 * order.width), wide[:, channel] * wide[:, channel]
+        within = channel % (4 * order.width)
+        square = (wide[:, channel] * wide[:, channel]).to(rounded).float()
         turn, thread = divmod(within, order.width)
         before = totals[thread][turn]
         totals[thread][turn] = square if before is None else before + square
@@ -282,19 +295,26 @@ def norms_in_order(order: Order, x: Tensor) -> Tensor:
             parts = [parts[i] + parts[i + half] for i in range(half)]
         else:
             parts = [parts[2 * i] + parts[2 * i + 1] for i in range(half)]
+    if mean:
+        return parts[0] * (1.0 / channels)
     # torch's own root of float32 numbers is not rounded correctly on every CPU.
     return parts[0].double().sqrt().float()
 
 
-def norm_reference(x: Tensor, bias: Tensor | None, gamma: Tensor, formula: Formula, norms: Tensor) -> Tensor:
+def norm_reference(x: Tensor, bias: Tensor | None, gamma: Tensor | None, formula: Formula, norms: Tensor) -> Tensor:
     """Reference: what ``norm_into`` writes, in plain torch, with the norms (``(1, …)`` in float32) at hand."""
     shape = (1, -1) + (1,) * (x.ndim - 2)
     if bias is not None:
         x = x + bias.view(shape)
     norm = norms.unsqueeze(1)
-    wide = x.float() / norm.clamp_min(EPSILON)
-    y = wide.to(x.dtype) if formula.wide else x / norm.to(x.dtype).clamp_min(EPSILON)
-    y = y * formula.scale * gamma.view(shape)
+    if formula.mean:
+        y = x / torch.sqrt(norm.to(x.dtype) + formula.epsilon)
+    elif formula.wide:
+        y = (x.float() / norm.clamp_min(formula.epsilon)).to(x.dtype)
+    else:
+        y = x / norm.to(x.dtype).clamp_min(formula.epsilon)
+    if gamma is not None:
+        y = y * formula.scale * gamma.view(shape)
     if formula.plus_zero:
         y = y + 0
     return torch.nn.functional.silu(y) if formula.silu else y

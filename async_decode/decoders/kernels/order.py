@@ -77,9 +77,16 @@ class Formula:
         wide: the division is done in float32 (Diffusers); otherwise the norm is rounded before it (core).
         silu: SiLU follows.
         plus_zero: zero is added at the end, which turns -0 into 0.
+        epsilon: what is divided by at least; of a ``mean``, what is added to it.
+        mean: what is divided by is the root of the mean of the squares, rounded at each turn, and there are no weights
+            (LTX).
+        reflects: where there is room for edges around the result, they are its reflection, without the last pixel.
     """
 
     scale: float
     wide: bool = False
     silu: bool = True
     plus_zero: bool = True
+    epsilon: float = 1e-12
+    mean: bool = False
+    reflects: bool = False

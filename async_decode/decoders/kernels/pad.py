@@ -1,4 +1,4 @@
-"""Edges repeated around a clip: a pixel on each side, and frames before it, as a causal convolution wants its input."""
+"""Edges around a clip: a pixel on each side, repeated or reflected, and frames before it, as convolutions want them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,37 @@ from torch import Tensor
 
 
 @triton.jit
-def inner_pixel(pixel, height, width, front):
+def inner_pixel(pixel, height, width, front, REFLECTS: tl.constexpr):
     """Of which pixel of a clip of this height and width ``pixel`` is a copy, where ``front`` frames are before it."""
     # Division is slow in 64 bits.
     pixel = pixel.to(tl.int32)
     column = pixel % (width + 2) - 1
     row = (pixel // (width + 2)) % (height + 2) - 1
     frame = pixel // ((width + 2) * (height + 2)) - front
-    column = tl.minimum(tl.maximum(column, 0), width - 1)
-    row = tl.minimum(tl.maximum(row, 0), height - 1)
+    if REFLECTS:
+        column = tl.where(column < 0, 1, tl.where(column == width, width - 2, column))
+        row = tl.where(row < 0, 1, tl.where(row == height, height - 2, row))
+    else:
+        column = tl.minimum(tl.maximum(column, 0), width - 1)
+        row = tl.minimum(tl.maximum(row, 0), height - 1)
     return ((tl.maximum(frame, 0) * height + row) * width + column).to(tl.int64)
 
 
 @triton.jit
-def _pad_kernel(x_ptr, out_ptr, pixels, height, width, front, C: tl.constexpr, P: tl.constexpr, B: tl.constexpr):
+def _pad_kernel(
+    x_ptr,
+    out_ptr,
+    pixels,
+    height,
+    width,
+    front,
+    REFLECTS: tl.constexpr,
+    C: tl.constexpr,
+    P: tl.constexpr,
+    B: tl.constexpr,
+):
     pixel = tl.program_id(0).to(tl.int64) * P + tl.arange(0, P)
-    source = inner_pixel(pixel, height, width, front)
+    source = inner_pixel(pixel, height, width, front, REFLECTS)
     for start in range(0, C, B):
         channel = start + tl.arange(0, B)
         inside = (pixel < pixels)[:, None] & (channel < C)[None, :]
@@ -32,12 +47,13 @@ def _pad_kernel(x_ptr, out_ptr, pixels, height, width, front, C: tl.constexpr, P
         tl.store(out_ptr + pixel[:, None] * C + channel[None, :], value, mask=inside)
 
 
-def pad_into(out: Tensor, x: Tensor) -> None:
+def pad_into(out: Tensor, x: Tensor, reflects: bool = False) -> None:
     """Write ``x`` into ``out``, its edges repeated around it.
 
     Args:
         out: ``(1, C, front + T, H + 2, W + 2)``, channels last and dense.
         x: ``(1, C, T, H, W)``, channels last and dense.
+        reflects: it is reflected in height and width, without the last pixel; these are 2 at least.
     """
     channels, frames, height, width = x.shape[1:]
     pixels = out.numel() // channels
@@ -49,6 +65,7 @@ def pad_into(out: Tensor, x: Tensor) -> None:
         height,
         width,
         out.shape[2] - frames,
+        REFLECTS=reflects,
         C=channels,
         P=each,
         B=32 if channels % 64 else 64,
@@ -56,6 +73,7 @@ def pad_into(out: Tensor, x: Tensor) -> None:
     )
 
 
-def padded_reference(x: Tensor, front: int) -> Tensor:
+def padded_reference(x: Tensor, front: int, reflects: bool = False) -> Tensor:
     """Reference: what ``pad_into`` writes, in plain torch."""
-    return torch.nn.functional.pad(x, (1, 1, 1, 1, front, 0), mode="replicate")
+    longer = torch.nn.functional.pad(x, (0, 0, 0, 0, front, 0), mode="replicate")
+    return torch.nn.functional.pad(longer, (1, 1, 1, 1, 0, 0), mode="reflect" if reflects else "replicate")

@@ -1,0 +1,163 @@
+"""Blocks of LTX's and LTX-2's decoder, in ComfyUI's classes.
+
+Its convolutions see as much of what comes as of what was, so that a block's result lags behind its input: of that the
+end is kept, to be added later. What each module keeps is a pair here: frames, and a word.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .call import TRUE, Kept
+from .hunyuan import pad_into
+from .kernels.order import Formula
+from .layout import channels_last
+from .operations import Operations
+from .place import Block
+from .wan import add_residual
+
+#: Frames that a convolution sees at once.
+_SPAN = 3
+
+
+class TimedConv:
+    """A convolution over time that keeps the end of what it got.
+
+    Args:
+        conv: core's ``CausalConv3d``.
+        causal: the decoder's convolutions see no later frames.
+        norm: the norm before it, with SiLU; ``None``: there is none.
+    """
+
+    def __init__(self, conv: Any, causal: bool, norm: Any = None) -> None:
+        self.conv, self.causal = conv.conv, causal
+        self.reflects = self.conv.padding_mode == "reflect"
+        self.formula = None if norm is None else formula_of(norm, True, self.reflects)
+
+    def run(
+        self, number: int, x: Tensor, bias: Tensor | None, past: list[Kept], operations: Operations
+    ) -> tuple[Tensor, Tensor | None, list[Kept]]:
+        """What the convolution makes of ``x``, without its bias; the bias; and what it keeps.
+
+        Args:
+            number: of the norm and of the convolution in the block.
+            x: channels last.
+            bias: added to ``x`` before the norm.
+            past: what was kept, which is taken off it.
+
+        Raises:
+            ValueError: it makes no frame of so few.
+        """
+        ends = past.pop() == TRUE
+        before = past.pop()
+        earlier = before if isinstance(before, Tensor) else None
+        del before
+        channels, frames, height, width = x.shape[1:]
+        front = (_SPAN - 1 if self.causal else _SPAN // 2) if earlier is None else earlier.shape[2]
+        behind = _SPAN // 2 if ends and not self.causal else 0
+        if frames == 0 or front + frames + behind < _SPAN:
+            raise ValueError("too few frames at once")
+        edge = int(self.reflects)
+        room = torch.empty(
+            (1, channels, front + frames + behind, height + 2 * edge, width + 2 * edge),
+            dtype=x.dtype,
+            device=x.device,
+            memory_format=torch.channels_last_3d,
+        )
+        self._fill(number, room[:, :, front : front + frames], x, bias, operations)
+        if earlier is None:
+            room[:, :, :front].copy_(room[:, :, front : front + 1].expand(-1, -1, front, -1, -1))
+        elif self.reflects:
+            pad_into(room[:, :, :front], channels_last(earlier), True)
+        else:
+            room[:, :, :front].copy_(earlier)
+        del earlier
+        if behind:
+            room[:, :, -behind:].copy_(room[:, :, -behind - 1 : -behind].expand(-1, -1, behind, -1, -1))
+        kept: Kept = None
+        if not ends:
+            inner = room[:, :, 1 - _SPAN :, edge : height + edge, edge : width + edge]
+            kept = inner.clone(memory_format=torch.channels_last_3d)
+        return *operations.conv(number, room, self.conv, padded=self.reflects), [kept, str(ends)]
+
+    def _fill(self, number: int, out: Tensor, x: Tensor, bias: Tensor | None, operations: Operations) -> None:
+        """Write what is convolved of ``x`` into ``out``, with its edges, if there is room for them."""
+        if self.formula is not None:
+            operations.norm(number, out, x, bias, None, self.formula)
+        elif self.reflects:
+            pad_into(out, x, True)
+        else:
+            out.copy_(x)
+
+
+class ResidualBlock(Block):
+    """Norm, SiLU, convolution, twice; and what came in is added, as far as the convolutions are.
+
+    Args:
+        module: core's ``ResnetBlock3D``, of as many channels as it gets.
+        causal: the decoder's convolutions see no later frames.
+    """
+
+    def __init__(self, module: Any, causal: bool) -> None:
+        self.first, self.second = (
+            TimedConv(conv, causal, norm) for conv, norm in ((module.conv1, module.norm1), (module.conv2, module.norm2))
+        )
+        self.norms = [(module.norm1, formula_of(module.norm1, True)), (module.norm2, formula_of(module.norm2, True))]
+
+    def run(self, x: Tensor, kept: list[Kept], operations: Operations) -> tuple[Tensor, list[Kept]]:
+        x = channels_last(x)
+        earlier, _, *states = kept
+        kept.clear()
+        past = [states[:2], states[2:]]
+        del states
+        h, bias, first = self.first.run(0, x, None, past[0], operations)
+        h, bias, second = self.second.run(1, h, bias, past[1], operations)
+        left: list[Tensor] = []
+        known = 0
+        if isinstance(earlier, Tensor):
+            known = min(h.shape[2], earlier.shape[2])
+            add_residual(h[:, :, :known], bias, channels_last(earlier[:, :, :known]))
+            left.append(earlier[:, :, known:])
+        now = h.shape[2] - known
+        if now:
+            add_residual(h[:, :, known:], bias, x[:, :, :now])
+        left = [one for one in (*left, x[:, :, now:]) if one.shape[2]]
+        # Not a part of something larger, which would be kept as well.
+        rest = torch.cat(left, 2).contiguous(memory_format=torch.channels_last_3d) if len(left) > 1 else None
+        if len(left) == 1:
+            rest = left[0].clone(memory_format=torch.channels_last_3d)
+        return h, [rest, "", *first, *second]
+
+
+class LastNorm(Block):
+    """The norm behind all blocks, which stock's loop calls by itself."""
+
+    def __init__(self, norm: Any) -> None:
+        self.formula = formula_of(norm, False)
+        self.norms = [(norm, self.formula)]
+
+    def run(self, x: Tensor, kept: list[Kept], operations: Operations) -> tuple[Tensor, list[Kept]]:
+        x = channels_last(x)
+        out = torch.empty_like(x)
+        operations.norm(0, out, x, None, None, self.formula)
+        return out, []
+
+
+class LastConv(Block):
+    """The convolution behind all blocks, which stock's loop calls by itself."""
+
+    def __init__(self, conv: Any, causal: bool) -> None:
+        self.norms = []
+        self.conv = TimedConv(conv, causal)
+
+    def run(self, x: Tensor, kept: list[Kept], operations: Operations) -> tuple[Tensor, list[Kept]]:
+        out, bias, state = self.conv.run(0, channels_last(x), None, kept, operations)
+        return add_residual(out, bias), state
+
+
+def formula_of(norm: Any, silu: bool, reflects: bool = False) -> Formula:
+    """What this norm computes."""
+    return Formula(1.0, silu=silu, plus_zero=False, epsilon=float(norm.eps), mean=True, reflects=reflects)
