@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageSequence
 
 from async_decode import FinishedFrames, FramePipeline
 from async_decode.sinks import VIDEO_FORMATS, Sound, VideoSink
@@ -241,6 +242,44 @@ def test_gif_shows_what_is_at_least_half_opaque(tmp_path: Path) -> None:
     assert got.shape[0] == FRAMES
     assert all(np.array_equal(frame[..., 3], np.where(opaque, 255, 0)) for frame in got)
     assert all(psnr(got[index][opaque][:, :3], frames[index][opaque][:, :3]) > 28 for index in range(FRAMES))
+
+
+def transparent(case: str) -> np.ndarray:
+    """A clip whose left half, or another part, is transparent in some frames."""
+    frames = clip((96, 72), channels=4)
+    if "still" in case:
+        frames[:] = frames[0]
+    if "noise" in case:
+        frames[:] = np.random.default_rng(0).integers(0, 256, frames.shape)
+    frames[..., 3] = 255
+    if "moving" in case:
+        for index, frame in enumerate(frames):
+            frame[:, index % 6 * 10 :][:, :30, 3] = 0
+    elif "never" not in case:
+        which = {"late": slice(3, None), "first": slice(3), "between": slice(2, 4)}[case.split(",")[0]]
+        frames[which, :, :48, 3] = 0
+    return frames
+
+
+@pytest.mark.parametrize("name", ["gif", "webp (animated)"])
+@pytest.mark.parametrize(
+    "case",
+    ["late", "late, still", "late, noise", "first", "between", "between, still", "moving", "never", "never, still"],
+)
+def test_what_is_transparent_in_some_frames_only(tmp_path: Path, name: str, case: str) -> None:
+    frames = transparent(case)
+    sink = VideoSink(OutputNames(tmp_path, "a"), fps=RATE, video=VIDEO_FORMATS[name])
+    save(sink, frames)
+
+    with Image.open(sink.path) as file:
+        got = np.stack([np.asarray(frame.convert("RGBA")) for frame in ImageSequence.Iterator(file)])
+    # Still frames are one that is shown for longer.
+    wanted = frames if len(got) == FRAMES else frames[np.flatnonzero(np.diff(frames[..., 3].sum((1, 2)), prepend=-1))]
+    assert len(got) == len(wanted)
+    wrong = [index for index, frame in enumerate(got) if not np.array_equal(frame[..., 3], wanted[index, ..., 3])]
+    assert wrong == []
+    seen = wanted[..., 3] > 0
+    assert psnr(got[seen][:, :3], wanted[seen][:, :3]) > (12 if "noise" in case else 26)
 
 
 @pytest.mark.parametrize(

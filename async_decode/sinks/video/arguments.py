@@ -108,6 +108,9 @@ def encode_arguments(
         target += ["-pix_fmt", video.encoded(clip.channels)]
     target += _encoder_tags(video)
     codec = ["-c:v", video.encoder, *video.speeds[preset], *video.options]
+    if video.encoder == "gif" and clip.channels == 4:
+        # Whole pictures: each goes before the next one.
+        codec += ["-gifflags", "-offsetting-transdiff"]
     if video.encoder == "libx265" and video.size(clip.width, clip.height)[0] <= _X265_NARROW:
         codec[codec.index("-x265-params") + 1] += ":cutree=0"
     if video.crf_range is not None:

@@ -25,6 +25,7 @@ from .format import VideoFormat
 from .second_pass import IncompleteCopy, SecondPass, count_frames
 from .sound import Sound
 from .tags import TagsFile
+from .transparency import tell_transparency
 
 #: From this version on, ffmpeg finds in fragments how long their frames are. (4.2.2 does not, 7.0.2 does; those
 #: between are taken for old.) An older one's copies would often not show the last frame, though it is in there.
@@ -104,6 +105,7 @@ class Encoding:
         self._options = options
         self._names = names
         self._executable = executable
+        self._has_alpha = False
         self._name: Reservation | None = None
         self._encoder: FFmpegProcess | None = None
         self._closed = ExitStack()
@@ -124,6 +126,7 @@ class Encoding:
             SinkError: the folder cannot be written to, or ffmpeg could not be started.
         """
         options = self._options
+        self._has_alpha = clip.channels == 4 and options.video.alpha_format is not None
         self._name = self._names.reserve(options.video.extension)
         try:
             tags = self._tags()
@@ -180,6 +183,7 @@ class Encoding:
                             copy = copy or self._start_copy(is_broken=True)
                 if self.frames:
                     made = self._ordinary(copy)
+                    self._add_transparency(made)
                     self._add_exif(made)
                     self.path = self._name.publish(cut_short=cut_short, made=made)
                     self.cut_short = cut_short
@@ -294,6 +298,14 @@ class Encoding:
     def _stays_rough(self, error: Exception) -> None:
         if not self._ended:
             self.notes.append(f"the video stays in fragments, which some editors do not open: {error}")
+
+    def _add_transparency(self, made: Path) -> None:
+        """Let the file be as transparent as the frames; where that fails, it is by its first frame, and plays."""
+        if self._has_alpha:
+            try:
+                tell_transparency(self._options.video, made)
+            except (ValueError, OSError) as error:
+                self.notes.append(f"what becomes transparent after the first frame may be shown opaque: {error}")
 
     def _add_exif(self, made: Path) -> None:
         """Put prompt and workflow into the file; where that fails, it stays without them, and plays as well."""
