@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Bytes of weights in channels last that are kept beside the model's own during a run in any case.
-MIN_WEIGHT_BYTES = 64 * 1024**2
+#: Bytes of weights in channels last that are kept beside the model's own during a run; others are made at each call.
+MAX_WEIGHT_BYTES = 64 * 1024**2
 
 #: What ComfyUI does to weights each time that they are used.
 _PATCHES = ("weight_function", "bias_function", "weight_lowvram_function", "bias_lowvram_function")
@@ -91,9 +91,6 @@ class _Copy:
 class Weights:
     """Weights in channels last, for the time of a run.
 
-    As many are kept as leave the decode within stock's memory: stock has the input and the output of its largest
-    convolution twice, in its own layout and in cuDNN's, and we do not. The others are made at each call.
-
     A copy is kept of a tensor that is there at the second call still: that one is the model's own, or stays where
     ComfyUI has fetched it to. Of another one, as of one that has changed, a copy is made at each call.
     """
@@ -102,7 +99,6 @@ class Weights:
         self._copies: dict[int, _Copy] = {}
         #: Bytes of the copies that are kept.
         self.nbytes = 0
-        self._spared = MIN_WEIGHT_BYTES
 
     @contextmanager
     def of(self, module: Any, x: Tensor, last: bool = False) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -113,11 +109,10 @@ class Weights:
             x: what is convolved.
             last: only the last slice in time.
         """
-        self._spared = max(self._spared, x.nbytes + x.nbytes * module.weight.shape[0] // x.shape[1])
         with lent(module, x) as (weight, bias):
             wanted = torch.channels_last if weight.ndim == 4 else torch.channels_last_3d
             if last:
-                yield weight[:, :, -1:].contiguous(memory_format=wanted), bias
+                yield _last(weight, wanted, last), bias
             elif weight.is_contiguous(memory_format=wanted):
                 yield weight, bias
             else:
@@ -134,14 +129,23 @@ class Weights:
             if known is not None and known.made is not None:
                 self.nbytes -= known.made.nbytes
             self._copies[id(module)] = _Copy(weakref.ref(weight), _state_of(weight))
-            return weight.contiguous(memory_format=wanted)
+            return _last(weight, wanted)
         if known.made is not None:
             return known.made
-        made = weight.contiguous(memory_format=wanted)
-        if self.nbytes + made.nbytes <= self._spared:
+        made = _last(weight, wanted)
+        if self.nbytes + made.nbytes <= MAX_WEIGHT_BYTES:
             known.made = made
             self.nbytes += made.nbytes
         return made
+
+
+def _last(weight: Tensor, wanted: torch.memory_format, last: bool = False) -> Tensor:
+    """``weight``, or its last slice in time, in the memory format ``wanted``."""
+    if not weight.is_contiguous():
+        return (weight[:, :, -1:] if last else weight).contiguous(memory_format=wanted)
+    from .kernels.weights_last import weights_last
+
+    return weights_last(weight, last)
 
 
 def _state_of(weight: Tensor) -> tuple[int, int]:

@@ -26,9 +26,9 @@ def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None
     """
     if importlib.util.find_spec("triton") is None and "triton" not in sys.modules:
         sys.modules.update(_in_place_of_triton())
-    norm, upsample, duplicate, residual, conv, pad, space = (
+    norm, upsample, duplicate, residual, weights, conv, pad, space = (
         module(f"{DECODERS}.kernels.{name}")
-        for name in ("norm", "upsample", "duplicate", "residual", "conv", "pad", "depth_to_space")
+        for name in ("norm", "upsample", "duplicate", "residual", "weights_last", "conv", "pad", "depth_to_space")
     )
     use = module(f"{DECODERS}.use")
 
@@ -62,6 +62,7 @@ def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None
     put(upsample, "double", double)
     put(duplicate, "duplicate", duplicated)
     put(residual, "add_residual", add_residual)
+    put(weights, "weights_last", weights.weights_last_reference)
     put(conv, "fits", lambda _x, _weight: False)
     put(use, "why_not", lambda _device: "")
     for name in ("conv2d", "conv3d"):

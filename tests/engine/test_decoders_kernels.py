@@ -25,6 +25,7 @@ from async_decode.decoders.kernels.order import ORDERS, ROW_ORDERS, Formula, Ord
 from async_decode.decoders.kernels.pad import pad_into, padded_reference  # noqa: E402
 from async_decode.decoders.kernels.residual import add_residual, residual_reference  # noqa: E402
 from async_decode.decoders.kernels.upsample import double, double_reference  # noqa: E402
+from async_decode.decoders.kernels.weights_last import weights_last, weights_last_reference  # noqa: E402
 
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 
@@ -245,3 +246,16 @@ def test_duplicates(wide: int, channels: int, in_time: int, in_space: int, skipp
 
     assert out.is_contiguous(memory_format=torch.channels_last_3d)
     assert torch.equal(out, duplicate_reference(x, *how))
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("shape", [(5, 70, 3, 3, 3), (70, 5, 3, 1, 1), (8, 64, 1, 1, 1), (6, 130, 3, 3)])
+def test_weights_are_put_channels_last(shape: tuple[int, ...], last: bool) -> None:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(DEVICE, torch.float16)
+
+    last = last and weight.ndim == 5
+    out, expected = weights_last(weight, last), weights_last_reference(weight, last)
+
+    layout = torch.channels_last if weight.ndim == 4 else torch.channels_last_3d
+    assert out.is_contiguous(memory_format=layout)
+    assert torch.equal(out, expected)
