@@ -90,6 +90,22 @@ def test_a_second_browser_follows_and_a_later_one_catches_up(
     assert sum(frames for *_, frames in after["blocks"]["save"]) == 13
 
 
+def test_a_run_may_end_while_its_state_is_asked_for(client: Client, models: Models) -> None:
+    prompt, _ = a_prompt(client, models, {"step": 3, "action": "hold", "gate": "asked"})
+    prompt_id = client.queue(prompt)
+    client.events.wait("probe.held", gate="asked")
+    run = next(run["run"] for run in client.get("/async_vae_decode/runs") if run["prompt"] == prompt_id)
+    client.post(f"/probe/end_when_asked/{run}/asked", {})
+
+    asked = client.get(f"/async_vae_decode/runs/{run}")
+    client.wait(prompt_id)
+
+    # What was seen is what is told, although by then it had ended.
+    assert (asked["state"], asked["running"], "report" in asked) == ("running", True, False)
+    after = client.get(f"/async_vae_decode/runs/{run}")
+    assert (after["state"], after["running"]) == ("completed", False)
+
+
 def test_failed_and_cancelled_runs_end_too(client: Client, models: Models) -> None:
     failing, _ = a_prompt(client, models, {"step": 3, "action": "raise", "gate": ""})
     cancelled, _ = a_prompt(client, models, {"step": 3, "action": "hold", "gate": "cancelled"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from collections import defaultdict
 from typing import Any
 
@@ -38,6 +39,25 @@ async def set_patience(request: web.Request) -> web.Response:
     (module,) = [found for name, found in sys.modules.items() if name.endswith(".async_decode.sinks.patience")]
     assert hasattr(module, "PATIENCE")
     module.PATIENCE = float(request.match_info["seconds"])
+    return web.Response()
+
+
+@PromptServer.instance.routes.post("/probe/end_when_asked/{run}/{gate}")
+async def end_when_asked(request: web.Request) -> web.Response:
+    """Let a run that is held end while somebody asks for its state: behind the look at it, before the answer."""
+    (events,) = [found for name, found in sys.modules.items() if name.endswith(".nodes.events")]
+    run, gate = events.recent.get(request.match_info["run"]), _gates[request.match_info["gate"]]
+    look = run.snapshot
+
+    def look_and_end() -> Any:
+        seen = look()
+        gate.set()
+        deadline = time.monotonic() + GATE_TIMEOUT
+        while not run.over and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return seen
+
+    run.snapshot = look_and_end
     return web.Response()
 
 
