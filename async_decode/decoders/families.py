@@ -7,6 +7,7 @@ patched, has another source and is left alone.
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import operator
 import sys
@@ -81,11 +82,16 @@ def sources_of(family: Family) -> list[str]:
     found = []
     for name in family.sources:
         try:
-            source = textwrap.dedent(inspect.getsource(operator.attrgetter(name)(home)))
+            found.append(_plain_source(operator.attrgetter(name)(home)))
         except (AttributeError, OSError, TypeError):
             continue
-        found.append(ast.unparse(ast.parse(source)))
     return found
+
+
+@functools.lru_cache(maxsize=256)
+def _plain_source(function: Any) -> str:
+    """The source of ``function``, read once, since every run asks: what another pack patches is another function."""
+    return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(function))))
 
 
 def unusable(places: list[Place], x: torch.Tensor) -> str:

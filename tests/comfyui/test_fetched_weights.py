@@ -21,7 +21,7 @@ PROGRAM = ROOT / "tests" / "comfyui" / "fetched_weights_in_core.py"
 #: Minutes that it may take on a busy machine.
 LIMIT = 15
 #: What is replaced in each decoder: residual blocks, upsamplings, the last norm and, of Wan's, the last convolution.
-PLACES = {"wan21": 19, "wan22": 19, "hunyuan15": 15}
+PLACES = {"wan21": 19, "wan22": 22, "hunyuan15": 15}
 
 #: ``own``: loaded, so that nothing is fetched. ``low``: low VRAM. Dynamic VRAM in which weights stay where they were
 #: fetched to, go when they are not in use, or find no room.
