@@ -235,7 +235,9 @@ def _core_ltx(decoder: Any, _variant: None) -> Iterator[Place]:
                 block = ltx.ResidualBlock(module, decoder.causal)
             yield Place(name, module, block, 0, calls=Remembered)
         elif kind == "DepthToSpaceUpsample":
-            yield Place(name, module, None, 0, calls=Remembered)
+            _, height, width = module.stride
+            up = ltx.Upsampling(module, decoder.causal) if height == width and conv(module.conv) else None
+            yield Place(name, module, up, 0, calls=Remembered)
     yield Place("conv_norm_out", decoder.conv_norm_out, ltx.LastNorm(norm(decoder.conv_norm_out)), 0, leaf=True)
     last = ltx.LastConv(conv(decoder.conv_out), decoder.causal)
     yield Place("conv_out", decoder.conv_out, last, 0, calls=Remembered)
@@ -305,10 +307,11 @@ FAMILIES = (
         (
             *(f"Decoder.{name}" for name in ("forward", "forward_orig", "run_up")),
             *(f"{name}.forward" for name in ("UNetMidBlock3D", "ResnetBlock3D", "DepthToSpaceUpsample", "PixelNorm")),
+            "DepthToSpaceUpsample.__init__",
             *(f"CausalConv3d.{name}" for name in ("__init__", "forward", "_empty_output")),
             *("add_exchange_cache", "split2", "mark_conv3d_ended", "torch_cat_if_needed"),
         ),
-        dict.fromkeys(("960342888ce974c586fc2f5e", "619210e8b4806bfcbf4df68e")),
+        dict.fromkeys(("016db6a4c09b59d02ce22af4", "ac9b40ec1a3ca81ae6865118")),
         _core_ltx,
     ),
 )

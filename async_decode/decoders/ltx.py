@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .call import TRUE, Kept
+from .call import ABSENT, TRUE, Kept
 from .hunyuan import pad_into
 from .kernels.order import Formula
 from .layout import channels_last
@@ -115,21 +115,71 @@ class ResidualBlock(Block):
         del states
         h, bias, first = self.first.run(0, x, None, past[0], operations)
         h, bias, second = self.second.run(1, h, bias, past[1], operations)
-        left: list[Tensor] = []
-        known = 0
-        if isinstance(earlier, Tensor):
-            known = min(h.shape[2], earlier.shape[2])
-            add_residual(h[:, :, :known], bias, channels_last(earlier[:, :, :known]))
-            left.append(earlier[:, :, known:])
-        now = h.shape[2] - known
-        if now:
-            add_residual(h[:, :, known:], bias, x[:, :, :now])
-        left = [one for one in (*left, x[:, :, now:]) if one.shape[2]]
-        # Not a part of something larger, which would be kept as well.
-        rest = torch.cat(left, 2).contiguous(memory_format=torch.channels_last_3d) if len(left) > 1 else None
-        if len(left) == 1:
-            rest = left[0].clone(memory_format=torch.channels_last_3d)
+        rest = _exchange(h, bias, earlier, x)
         return h, [rest, "", *first, *second]
+
+
+class Upsampling(Block):
+    """Times the frames, height and width: they come out of the channels.
+
+    Args:
+        module: core's ``DepthToSpaceUpsample``, of one size in height and width.
+        causal: the decoder's convolutions see no later frames.
+    """
+
+    def __init__(self, module: Any, causal: bool) -> None:
+        self.norms = []
+        self.conv, self.adds = TimedConv(module.conv, causal), module.residual
+        self.in_time, self.in_space, _ = module.stride
+        self.channels = module.out_channels // (self.in_time * self.in_space**2)
+
+    def run(self, x: Tensor, kept: list[Kept], operations: Operations) -> tuple[Tensor, list[Kept]]:
+        from .kernels.pixel_shuffle import pixel_shuffle
+
+        x = channels_last(x)
+        earlier, word, *past = kept
+        kept.clear()
+        h, bias, state = self.conv.run(0, x, None, past, operations)
+        drops, drops_added = (one == TRUE for one in ("True True" if word == ABSENT else str(word)).split())
+        twice = self.in_time == 2
+        out = pixel_shuffle(h, bias, self.channels, self.in_time, self.in_space, int(drops and twice))
+        del h
+        drops &= not twice
+        rest: Kept = None
+        if self.adds:
+            skipped = int(drops_added and twice)
+            added = pixel_shuffle(x, None, self.channels, self.in_time, self.in_space, skipped)
+            rest = _exchange(out, None, earlier, added)
+        drops_added &= not twice and self.adds
+        return out, [rest, f"{drops} {drops_added}", *state]
+
+
+def _exchange(out: Tensor, bias: Tensor | None, earlier: Kept, new: Tensor) -> Tensor | None:
+    """Add ``bias``, rounded, and then what was kept and what is new, as far as it goes, to ``out``, in place.
+
+    Args:
+        out: channels last.
+        bias: ``(C,)`` or ``None``.
+        earlier: frames from before.
+        new: as many channels as ``out`` has; channels last.
+
+    Returns:
+        The frames that are left.
+    """
+    known, left = 0, []
+    if isinstance(earlier, Tensor):
+        known = min(out.shape[2], earlier.shape[2])
+        if known:
+            add_residual(out[:, :, :known], bias, channels_last(earlier[:, :, :known]))
+        left.append(earlier[:, :, known:])
+    now = out.shape[2] - known
+    if now:
+        add_residual(out[:, :, known:], bias, new[:, :, :now])
+    left = [one for one in (*left, new[:, :, now:]) if one.shape[2]]
+    if len(left) > 1:
+        return torch.cat(left, 2).contiguous(memory_format=torch.channels_last_3d)
+    # Not a part of something larger, which would be kept as well.
+    return left[0].clone(memory_format=torch.channels_last_3d) if left else None
 
 
 class LastNorm(Block):

@@ -68,11 +68,12 @@ def reflecting_ltx() -> Any:
 
 
 def causal_ltx() -> Any:
-    """Edges of zeros, and no later frames; with a block of other channels, which stays stock's."""
+    """Edges of zeros, no later frames, time and space apart; with a block of other channels, which stays stock's."""
     import families
 
     config = families.ltx_config(noisy=False)
-    config["decoder_blocks"].insert(2, ["res_x_y", {"multiplier": 1}])
+    config["decoder_blocks"][1:2] = [["compress_space", {"multiplier": 2}], ["compress_time", {"multiplier": 2}]]
+    config["decoder_blocks"].insert(1, ["res_x_y", {"multiplier": 2}])
     config.update(causal_decoder=True, spatial_padding_mode="zeros")
     with mock.patch.object(families, "ltx_config", lambda **_: config):
         return families.quiet_ltx()

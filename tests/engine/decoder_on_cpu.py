@@ -26,9 +26,12 @@ def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None
     """
     if importlib.util.find_spec("triton") is None and "triton" not in sys.modules:
         sys.modules.update(_in_place_of_triton())
-    norm, upsample, duplicate, residual, weights, conv, pad, space = (
+    norm, upsample, duplicate, residual, weights, conv, pad, space, shuffle = (
         module(f"{DECODERS}.kernels.{name}")
-        for name in ("norm", "upsample", "duplicate", "residual", "weights_last", "conv", "pad", "depth_to_space")
+        for name in (
+            *("norm", "upsample", "duplicate", "residual", "weights_last"),
+            *("conv", "pad", "depth_to_space", "pixel_shuffle"),
+        )
     )
     use = module(f"{DECODERS}.use")
 
@@ -56,9 +59,13 @@ def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None
     def depth_to_space(*arguments: Any) -> Any:
         return space.depth_to_space_reference(*arguments).contiguous(memory_format=torch.channels_last_3d)
 
+    def pixel_shuffle(*arguments: Any) -> Any:
+        return shuffle.pixel_shuffle_reference(*arguments).contiguous(memory_format=torch.channels_last_3d)
+
     put(norm, "norm_into", norm_into)
     put(pad, "pad_into", pad_into)
     put(space, "depth_to_space", depth_to_space)
+    put(shuffle, "pixel_shuffle", pixel_shuffle)
     put(upsample, "double", double)
     put(duplicate, "duplicate", duplicated)
     put(residual, "add_residual", add_residual)

@@ -23,6 +23,7 @@ from async_decode.decoders.kernels.duplicate import duplicate, duplicate_referen
 from async_decode.decoders.kernels.norm import norm_into, norm_reference, norms_in_order  # noqa: E402
 from async_decode.decoders.kernels.order import ORDERS, ROW_ORDERS, Formula, Order, blocks_order  # noqa: E402
 from async_decode.decoders.kernels.pad import pad_into, padded_reference  # noqa: E402
+from async_decode.decoders.kernels.pixel_shuffle import pixel_shuffle, pixel_shuffle_reference  # noqa: E402
 from async_decode.decoders.kernels.residual import add_residual, residual_reference  # noqa: E402
 from async_decode.decoders.kernels.upsample import double, double_reference  # noqa: E402
 from async_decode.decoders.kernels.weights_last import weights_last, weights_last_reference  # noqa: E402
@@ -221,6 +222,19 @@ def test_channels_become_pixels_and_frames_and_so_does_the_shortcut(
         expected = depth_to_space_reference(x, one, y, frames, first)
         assert expected.shape == (1, channels, frames * time - first, 6, 2 * width)
         assert torch.equal(depth_to_space(x, one, y, frames, first), expected)
+
+
+@pytest.mark.parametrize(("in_time", "in_space"), [(2, 2), (1, 2), (2, 1)])
+@pytest.mark.parametrize(("own", "channels", "width", "skipped"), [(40, 40, 5, 0), (16, 64, 37, 1), (24, 24, 3, 1)])
+def test_channels_are_dealt_out_to_pixels_and_frames_and_repeated(
+    in_time: int, in_space: int, own: int, channels: int, width: int, skipped: int
+) -> None:
+    wide = own * in_time * in_space**2
+    x, bias = numbers(1, wide, 3, 2, width), numbers(wide, seed=1)
+
+    for one in (bias, None):
+        expected = pixel_shuffle_reference(x, one, channels, in_time, in_space, skipped)
+        assert torch.equal(pixel_shuffle(x, one, channels, in_time, in_space, skipped), expected)
 
 
 def test_convolution_of_96_channels() -> None:
