@@ -34,17 +34,24 @@ class CarriedConv:
         self.formula = None if norm is None else formula_of(norm, True)
 
     def run(
-        self, number: int, x: Tensor, bias: Tensor | None, past: list[Kept], keeps: bool, operations: Operations
+        self,
+        number: int,
+        handed: list[Tensor],
+        bias: Tensor | None,
+        past: list[Kept],
+        keeps: bool,
+        operations: Operations,
     ) -> tuple[Tensor, Tensor | None, Kept]:
-        """What the convolution makes of ``x``, without its bias; the bias; and what it keeps.
+        """What the convolution makes of its frames, without its bias; the bias; and what it keeps.
 
         Args:
             number: of the norm and of the convolution in the block.
-            x: channels last.
-            bias: added to ``x`` before the norm.
+            handed: the frames, channels last, which are taken off it, so that they are let go early.
+            bias: added to them before the norm.
             past: ends with what was kept before, which is taken off it.
             keeps: something is kept.
         """
+        x = handed.pop()
         before = past.pop() if past else None
         channels, frames, height, width = x.shape[1:]
         room = torch.empty(
@@ -83,8 +90,10 @@ class ResidualBlock(Block):
     def run(self, x: Tensor, kept: list[Kept], operations: Operations) -> tuple[Tensor, list[Kept]]:
         x, keeps = channels_last(x), _keeps(kept)
         kept.reverse()
-        h, bias, first = self.first.run(0, x, None, kept, keeps, operations)
-        h, bias, second = self.second.run(1, h, bias, kept, keeps, operations)
+        h, bias, first = self.first.run(0, [x], None, kept, keeps, operations)
+        handed = [h]
+        del h
+        h, bias, second = self.second.run(1, handed, bias, kept, keeps, operations)
         y, y_bias = (x, None) if self.shortcut is None else operations.conv(2, x, self.shortcut, padded=True)
         return add_residual(h, bias, y, y_bias), [first, second] if keeps else []
 
@@ -107,7 +116,7 @@ class Upsampling(Block):
         x, keeps = channels_last(x), _keeps(kept)
         # Of the first frame of a clip, one is made.
         first = self.frames == 2 and not any(isinstance(one, Tensor) for one in kept)
-        h, bias, end = self.conv.run(0, x, None, kept, keeps, operations)
+        h, bias, end = self.conv.run(0, [x], None, kept, keeps, operations)
         return depth_to_space(h, bias, x, self.frames, first), [end] if keeps else []
 
 
