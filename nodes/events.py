@@ -18,6 +18,7 @@ from server import PromptServer
 
 from ..async_decode import FramePipeline
 from ..async_decode.pipeline.live import INTERVAL, LiveRun, RecentRuns
+from . import saving
 
 #: A run has begun, has got on, has ended.
 STARTED, PROGRESS, ENDED = (f"async_vae_decode.{kind}" for kind in ("started", "progress", "ended"))
@@ -84,7 +85,7 @@ class RunEvents:
 
     def begin(self, pipeline: FramePipeline) -> None:
         """Tell that the run begins, and from now on what is new."""
-        self._run = LiveRun(pipeline, self._facts)
+        self._run = LiveRun(pipeline, self._facts, told_as=saving.saved_at)
         recent.add(self._run)
         _send(STARTED, self._run.brief())
         PromptServer.instance.loop.call_soon_threadsafe(self._tell)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import folder_paths
@@ -106,6 +107,16 @@ def target_of(filename_prefix: str, width: int, height: int) -> Target:
             "give ComfyUI the right to write there"
         )
     return Target(folder, filename, counter, subfolder)
+
+
+def saved_at(path: Path) -> dict[str, str]:
+    """A file in the output folder, as ComfyUI's views name it."""
+    folder = os.path.relpath(path.parent, folder_paths.get_output_directory())
+    return {
+        "filename": path.name,
+        "subfolder": "" if folder == os.curdir else folder,
+        "type": io.FolderType.output.value,
+    }
 
 
 def metadata_of(hidden: Any) -> dict[str, str]:

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..report.blocks import Lanes, blocks_of
@@ -38,22 +39,28 @@ class LiveRun:
     - ``steps``: decode steps that have ended; ``rate``: frames a second since the first of them began, over all of
       them, and ``seconds_left``, both ``None`` before there are two;
     - ``unified``: frames are finished straight into host memory, so that the lane of copies stays empty;
-    - ``error`` and ``cut_short``, when it has ended: what ended it, and the names of files that hold less than they
-      should;
+    - ``error`` and ``cut_short``, when it has ended: what ended it, and the files that hold less than they should;
     - ``bottleneck``, ``advice``, ``advice_code``, ``advice_values``: none before a frame has been written;
     - ``blocks`` by stage, ``lanes``, and which spans they are: ``since``, ``told``.
 
     Args:
         pipeline: that runs.
         facts: what the caller knows of it, in plain types; goes along with everything.
+        told_as: what is told of a file, in plain types. Default: its name.
         clock: the time in seconds, for tests. Default: the monotonic clock.
     """
 
     def __init__(
-        self, pipeline: FramePipeline, facts: Mapping[str, Any], *, clock: Callable[[], float] = time.monotonic
+        self,
+        pipeline: FramePipeline,
+        facts: Mapping[str, Any],
+        *,
+        told_as: Callable[[Path], Any] = lambda path: path.name,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = uuid.uuid4().hex
         self.facts = dict(facts)
+        self._told_as = told_as
         self._clock = clock
         self._lock = threading.Lock()
         self._pipeline: FramePipeline | None = pipeline
@@ -95,7 +102,7 @@ class LiveRun:
         report = pipeline.report
         with self._lock:
             self._report, self._pipeline = report, None
-            self._final = {**state, "seconds_left": None, **_outcome(report), **_loss(pipeline)}
+            self._final = {**state, "seconds_left": None, **_outcome(report), **self._loss(pipeline)}
         return {**self._final, **self._blocks_of(self._recorder.since(self._spans_told))}
 
     @property
@@ -153,6 +160,16 @@ class LiveRun:
             **self._advice,
         }
 
+    def _loss(self, pipeline: FramePipeline) -> dict[str, Any]:
+        """What ended a run that has not come to its end, and which files hold less than they should."""
+        error = pipeline.error
+        short = [sink for sink in pipeline.sinks if getattr(sink, "cut_short", False)]
+        paths = [getattr(sink, "path", None) for sink in short]
+        return {
+            "error": None if error is None else str(error) or type(error).__name__,
+            "cut_short": [self._told_as(path) for path in paths if path is not None],
+        }
+
     def _advise(self, pipeline: FramePipeline) -> None:
         now = self._clock()
         if now >= self._advice_due:
@@ -177,17 +194,6 @@ def _outcome(report: Report) -> dict[str, Any]:
         "seconds": report.wall_seconds,
         **report.advice_json(),
         "report": told,
-    }
-
-
-def _loss(pipeline: FramePipeline) -> dict[str, Any]:
-    """What ended a run that has not come to its end, and which files hold less than they should."""
-    error = pipeline.error
-    short = [sink for sink in pipeline.sinks if getattr(sink, "cut_short", False)]
-    paths = [getattr(sink, "path", None) for sink in short]
-    return {
-        "error": None if error is None else str(error) or type(error).__name__,
-        "cut_short": [path.name for path in paths if path is not None],
     }
 
 

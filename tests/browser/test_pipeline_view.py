@@ -241,13 +241,16 @@ def test_a_run_shows_in_its_own_workflow_only(front_end: FrontEnd, stage: Callab
     assert scene.shown()["text"].startswith("13 frames")
 
 
-def test_a_cancelled_run_and_a_failed_one_say_so(front_end: FrontEnd, stage: Callable[..., Scene]) -> None:
+def test_a_cancelled_run_and_a_failed_one_say_so(
+    front_end: FrontEnd, stage: Callable[..., Scene], tmp_path: Path
+) -> None:
     scene = stage(front_end)
     prompt_id = scene.run_until_held()
     scene.client.interrupt()
     cancelled = scene.finish(prompt_id)
     front_end.clear()
     failing = stage(front_end, action="raise", saver=("AsyncVAEDecodeSaveVideo", {}))
+    front_end.set_widget(failing.node, "filename_prefix", "failed/view")
     failed_id = front_end.queue()
     front_end.wait(failed_id)
     failing.wait_for('shown && shown.outcome !== "running"')
@@ -257,8 +260,73 @@ def test_a_cancelled_run_and_a_failed_one_say_so(front_end: FrontEnd, stage: Cal
     assert (cancelled["outcome"], failing.shown()["outcome"]) == ("cancelled", "failed")
     assert "cancelled" in cancelled["text"]
     assert "the decoder fails at step 3" in failing.shown()["text"], "the reason is in the view"
-    (left,) = front_end.server.output.glob("view_*_cut-short.mp4")
+    (left,) = (front_end.server.output / "failed").glob("view_*_cut-short.mp4")
     assert f"Cut short: {left.name}" in failing.shown()["text"]
+    # Older front ends show a dialog in front of it.
+    front_end.page.keyboard.press("Escape")
+    with front_end.page.expect_download() as download:
+        front_end.page.locator(f"{VIEW} a.file").click()
+    download.value.save_as(tmp_path / "left.mp4")
+    assert (tmp_path / "left.mp4").read_bytes() == left.read_bytes()
+    # After a reload as well.
+    front_end.reload()
+    failing.wait_for('shown && shown.outcome === "failed"')
+    assert f"Cut short: {left.name}" in failing.shown()["text"]
+
+
+#: By what a text is in the view, its least contrast with what is behind it, as WCAG 2 counts it.
+CONTRAST = """
+() => {
+  const pixel = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const colour = (css) => {
+    pixel.clearRect(0, 0, 1, 1);
+    pixel.fillStyle = css;
+    pixel.fillRect(0, 0, 1, 1);
+    const [red, green, blue, alpha] = pixel.getImageData(0, 0, 1, 1).data;
+    return [red, green, blue, alpha / 255];
+  };
+  const over = (top, below) => [0, 1, 2].map((i) => top[i] * top[3] + below[i] * (1 - top[3]));
+  const light = (rgb) => rgb
+    .map((part) => part / 255)
+    .map((part) => (part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, i) => sum + part * [0.2126, 0.7152, 0.0722][i], 0);
+  const least = {};
+  const view = document.querySelector(".async-vae-decode-view");
+  const around = [];
+  for (let element = view; element; element = element.parentElement) around.unshift(element);
+  const drawn = view.closest("[data-node-id]") ? [] : [window.LiteGraph.NODE_DEFAULT_BGCOLOR];
+  for (const element of view.querySelectorAll("*")) {
+    const told = [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.textContent.trim());
+    if (!told || !element.checkVisibility()) continue;
+    const inside = [];
+    for (let part = element; part !== view; part = part.parentElement) inside.unshift(part);
+    const layers = drawn.length ? [...drawn, ...[view, ...inside].map((part) => getComputedStyle(part).backgroundColor)]
+      : [...around, ...inside].map((part) => getComputedStyle(part).backgroundColor);
+    const below = layers.map(colour).reduce((ground, layer) => over(layer, ground), [255, 255, 255]);
+    const [darker, lighter] = [light(below), light(over(colour(getComputedStyle(element).color), below))].sort();
+    const name = `${element.tagName} ${element.className}`;
+    least[name] = Math.min(least[name] ?? 21, (lighter + 0.05) / (darker + 0.05));
+  }
+  return least;
+}
+"""
+
+
+def test_texts_can_be_read_in_either_theme(
+    open_front_end: Callable[..., FrontEnd], stage: Callable[..., Scene], renderer: Renderer, theme: Theme
+) -> None:
+    front_end = open_front_end(renderer=renderer, theme=theme)
+    scene = stage(front_end, action="raise", saver=("AsyncVAEDecodeSaveVideo", {}))
+    front_end.wait(front_end.queue())
+    scene.wait_for('shown && shown.outcome === "failed"')
+    front_end.page.keyboard.press("Escape")
+    front_end.centre(scene.node)
+    front_end.screenshot("pipeline-failed", scene.node)
+
+    contrast = front_end.page.evaluate(CONTRAST)
+
+    assert len(contrast) > 7, contrast
+    assert {name: ratio for name, ratio in contrast.items() if ratio < 4.5} == {}
 
 
 def test_what_comes_from_the_cache_shows_the_run_that_made_it(front_end: FrontEnd, stage: Callable[..., Scene]) -> None:
@@ -357,7 +425,8 @@ async ([folder, inputs, type, news, later]) => {
   performance.now = () => now;
   try {
     const frame = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
-    const view = new PipelineElement({ onTrace: () => {}, inputs: () => inputs });
+    const addressOf = ({ filename }) => `/at/${filename}`;
+    const view = new PipelineElement({ onTrace: () => {}, addressOf, inputs: () => inputs });
     view.element.style.width = "360px";
     document.body.append(view.element);
     const run = new PipelineRun({ run: "one", running: true, type, ...news[0] });
@@ -377,6 +446,9 @@ async ([folder, inputs, type, news, later]) => {
         cut: ticks.some((tick) => tick.getBoundingClientRect().right > right + 0.5),
         chips: [...view.element.querySelectorAll(".chip")].map(({ textContent }) => textContent),
         going: Boolean(view.element.querySelector("rect.going")),
+        dot: getComputedStyle(view.element.querySelector(".advice"), "::before").backgroundColor,
+        stall: `rgb(${getComputedStyle(view.element).getPropertyValue("--stall").match(/\\d+/g).join(", ")})`,
+        link: [...view.element.querySelectorAll("a.file")].map((file) => file.getAttribute("href"))[0],
         lanes: [...view.element.querySelectorAll(".name")].filter((name) => name.offsetParent).length,
       });
     }
@@ -420,13 +492,32 @@ def test_time_goes_on_while_nothing_is_told(front_end: FrontEnd) -> None:
 
 def test_a_failed_run_says_why_and_names_what_is_left(front_end: FrontEnd) -> None:
     ended = {"running": False, "received": 0, "written": 0, "total": 81, "seconds": 376, "report": REPORT}
-    ended |= {"error": "decode failed: out of memory", "cut_short": ["clip_00001_cut-short.mp4"]}
+    file = {"filename": "clip_00001_cut-short.mp4", "subfolder": "", "type": "output"}
+    ended |= {"error": "decode failed: out of memory", "cut_short": [file]}
+    decoding = {"running": True, "received": 8, "written": 8, "total": 81, "seconds": 2, "bottleneck": "decode"}
+    decoding |= {"advice": "Decoding is the limit.", "advice_code": "of tomorrow"}
 
-    (shown,) = front_end.page.evaluate(TOLD, [FOLDER, [], "AsyncVAEDecodeSaveVideo", [ended], 0])
+    _, shown = front_end.page.evaluate(TOLD, [FOLDER, [], "AsyncVAEDecodeSaveVideo", [decoding, ended], 0])
 
     assert "decode failed: out of memory" in shown["text"]
     assert "Cut short: clip_00001_cut-short.mp4" in shown["text"]
+    assert shown["link"] == "/at/clip_00001_cut-short.mp4"
+    assert shown["dot"] == shown["stall"], "its dot has the colour of trouble, not of the lane that was the limit"
     assert shown["chips"] == [], "of no frames nothing is exact or bounded"
+
+
+def test_warnings_come_before_what_may_be_cut_off(front_end: FrontEnd) -> None:
+    report = {**REPORT, "frames": 8, "hidden_share": 0.5, "warnings": ["look"], "fps": 0.2}
+    ended = {"running": False, "received": 8, "written": 8, "total": 81, "seconds": 376, "report": report}
+    ended |= {"blocks": {"save": [[0, 0, 30_000, 8]]}}
+    whole = {**ended, "report": {**report, "outcome": "completed"}}
+
+    shown = [
+        front_end.page.evaluate(TOLD, [FOLDER, [], "AsyncVAEDecodeSaveVideo", [news], 0])[0] for news in (ended, whole)
+    ]
+
+    assert shown[0]["chips"] == ["⚠", "exact", "bounded"], "what is hidden says nothing of a run that has failed"
+    assert shown[1]["chips"] == ["⚠", "exact", "bounded", "15 s of 30 s hidden"]
 
 
 def test_seconds_that_are_hidden_are_told_where_they_matter(front_end: FrontEnd) -> None:
@@ -440,7 +531,7 @@ def test_seconds_that_are_hidden_are_told_where_they_matter(front_end: FrontEnd)
     ]
 
     assert shown[0]["chips"] == ["exact", "bounded"]
-    assert shown[1]["chips"] == ["20 s of 40 s hidden", "exact", "bounded"]
+    assert shown[1]["chips"] == ["exact", "bounded", "20 s of 40 s hidden"]
 
 
 def test_advice_is_about_inputs_that_the_node_has(front_end: FrontEnd) -> None:

@@ -298,6 +298,16 @@ def test_the_end_says_what_ended_a_run_and_what_is_cut_short() -> None:
     assert (ended["error"], ended["cut_short"]) == ("the decoder fails", ["clip_00001_cut-short.mp4"])
 
 
+def test_a_file_is_told_as_the_caller_wants_it() -> None:
+    pipeline = FramePipeline([ShortSink()])
+    run = LiveRun(pipeline, {}, told_as=lambda path: {"stem": path.stem})
+
+    with pytest.raises(RuntimeError), pipeline:
+        raise RuntimeError("the decoder fails")
+
+    assert run.end()["cut_short"] == [{"stem": "clip_00001_cut-short"}]
+
+
 def test_a_run_that_came_to_its_end_has_lost_nothing() -> None:
     pipeline = FramePipeline([CollectSink()])
     run = LiveRun(pipeline, {})

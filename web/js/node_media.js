@@ -20,11 +20,10 @@ const PICTURES = /\.(?:gif|webp|png|jpg|avif|tif|exr)$/;
 /** Nodes that have been executed: a preview that is being loaded then may come later. @type {WeakSet<LGraphNode>} */
 const executed = new WeakSet();
 
-/** A file as ComfyUI names it in outputs. @typedef {{ filename: string, subfolder: string, type: string }} Saved */
-
 /**
  * @typedef {import("./pipeline_run.js").News} News
  * @typedef {import("./pipeline_run.js").Report} Report
+ * @typedef {import("./pipeline_run.js").Saved} Saved
  * @typedef {{ images?: Saved[], async_vae_decode?: string[], async_vae_decode_stand_in?: string[] }} Output of a node
  */
 

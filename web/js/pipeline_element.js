@@ -4,7 +4,10 @@
 import { LANE_OF_STAGE } from "./pipeline_run.js";
 import { adviceText, clockText, message, numberText, secondsText } from "./texts.js";
 
-/** @typedef {import("./pipeline_run.js").PipelineRun} PipelineRun */
+/**
+ * @typedef {import("./pipeline_run.js").PipelineRun} PipelineRun
+ * @typedef {import("./pipeline_run.js").Saved} Saved
+ */
 
 /** Pixels that the view takes in a node, at zoom 1, and those of a file's name. */
 const [HEIGHT, FILE_HEIGHT] = [172, 20];
@@ -28,11 +31,15 @@ export class PipelineElement {
   /**
    * @param {object} given
    * @param {(run: PipelineRun) => void} given.onTrace called when somebody asks for the trace
+   * @param {(file: Saved) => string} given.addressOf where a file can be had
    * @param {() => string[]} given.inputs the inputs that the node has, which advice may be about
    */
-  constructor({ onTrace, inputs }) {
+  constructor({ onTrace, addressOf, inputs }) {
     loadStyle();
+    this._addressOf = addressOf;
     this._inputs = inputs;
+    /** Pixels that it takes in a node, at zoom 1. */
+    this.height = HEIGHT;
     this.element = document.createElement("div");
     this.element.className = "async-vae-decode-view";
     /** @type {PipelineRun | null} */
@@ -86,17 +93,13 @@ export class PipelineElement {
     this._trace = trace;
   }
 
-  /** Pixels that it takes in a node, at zoom 1. */
-  get height() {
-    return HEIGHT + (this.run?.file ? FILE_HEIGHT : 0);
-  }
-
   /**
    * Shows `run` as it is now; at most once in a frame of the screen.
    *
    * @param {PipelineRun} run
    */
   show(run) {
+    this.height = HEIGHT + (fileOf(run) ? FILE_HEIGHT : 0);
     if (run !== this.run) {
       this.run = run;
       this._axisMs = 0;
@@ -128,18 +131,23 @@ export class PipelineElement {
       this._names[lane].toggleAttribute("data-limit", limiting);
       if (limiting) this._advice.style.setProperty("--dot", `var(--${lane})`);
     }
-    const said = run.lost ? message("runUnknown") : troubleOf(run) || advice;
+    const trouble = run.outcome === "failed" ? run.error : "";
+    const said = run.lost ? message("runUnknown") : trouble || advice;
     this._advice.textContent = said;
     this._advice.title = said;
-    this._advice.toggleAttribute("data-trouble", Boolean(troubleOf(run)));
+    this._advice.toggleAttribute("data-trouble", Boolean(trouble));
+    // The dot has the colour of trouble then.
+    if (trouble) this._advice.style.removeProperty("--dot");
     this._trace.textContent = message("trace");
     this._trace.title = message("traceTitle");
-    this._file.hidden = !run.file;
-    if (run.file) {
-      this._file.textContent = run.file.name;
-      this._file.href = run.file.address;
-      this._file.download = run.file.name;
-      this._file.title = message("download", { file: run.file.name });
+    const file = fileOf(run);
+    this._file.hidden = !file;
+    if (file) {
+      const { filename } = file;
+      this._file.textContent = file === run.file ? filename : message("cutShort", { file: filename });
+      this._file.href = this._addressOf(file);
+      this._file.download = filename;
+      this._file.title = message("download", { file: filename });
     }
     this._foot.hidden = !report;
     if (report) this._outcome(run, report);
@@ -259,10 +267,9 @@ export class PipelineElement {
     const chips = [];
     const { decoding } = report;
     const { saved } = run;
-    if (saved) {
-      const times = { hidden: secondsText(saved.hidden), saving: secondsText(saved.saving) };
-      chips.push([message("hidden", times), message("hiddenTitle", times), false]);
-    }
+    // What went wrong is said as in the server's log, where one goes on to look. First, as the last one is cut short
+    // where there is not room for all.
+    for (const warning of report.warnings) chips.push(["⚠", warning, true]);
     // Of no frames nothing is exact.
     if (decoding && decoding.kind !== "images" && report.frames > 0) {
       const { exact, bounded, detail } = decoding;
@@ -274,8 +281,10 @@ export class PipelineElement {
         !bounded,
       ]);
     }
-    // What went wrong is said as in the server's log, where one goes on to look for it.
-    for (const warning of report.warnings) chips.push(["⚠", warning, true]);
+    if (saved && run.outcome === "completed") {
+      const times = { hidden: secondsText(saved.hidden), saving: secondsText(saved.saving) };
+      chips.push([message("hidden", times), message("hiddenTitle", times), false]);
+    }
     this._chips.replaceChildren(
       ...chips.map(([text, title, warn]) => {
         const chip = document.createElement("span");
@@ -340,13 +349,12 @@ function timeText(run) {
 }
 
 /**
- * Why a run did not come to its end, and what is left of it.
+ * The file that a run has saved, or what is left of it.
  * @param {PipelineRun} run
+ * @returns {Saved | undefined}
  */
-function troubleOf(run) {
-  const reason = run.outcome === "failed" ? run.error : "";
-  const files = run.cutShort.map((file) => message("cutShort", { file }));
-  return [reason, ...files].filter(Boolean).join(" · ");
+function fileOf(run) {
+  return run.file ?? run.cutShort[0];
 }
 
 /** A run in one line. @param {import("./pipeline_run.js").Report} report */

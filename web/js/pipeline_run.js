@@ -18,6 +18,8 @@ export const MOST_BLOCKS = 1200;
 /**
  * @typedef {[lane: number, startMs: number, endMs: number, frames: number]} Block
  *
+ * @typedef {{ filename: string, subfolder: string, type: string }} Saved a file, as ComfyUI names it in outputs
+ *
  * @typedef {object} Report
  * @property {"running" | "completed" | "cancelled" | "failed"} outcome
  * @property {number} frames
@@ -59,7 +61,7 @@ export const MOST_BLOCKS = 1200;
  * @property {number | null} [seconds_left]
  * @property {boolean} [unified] nothing has to be copied
  * @property {string | null} [error] what ended it
- * @property {string[]} [cut_short] files that hold less than the clip
+ * @property {Saved[]} [cut_short] files that hold less than the clip
  * @property {string | null} [bottleneck]
  * @property {string} [advice] in English
  * @property {string | null} [advice_code]
@@ -100,7 +102,7 @@ export class PipelineRun {
     /** When that was told, on the clock of the browser. */
     this._toldAt = performance.now();
     this.unified = false;
-    /** The video that it has saved. @type {{ name: string, address: string } | null} */
+    /** The video that it has saved. @type {Saved | null} */
     this.file = null;
     /** @type {number | null} */
     this._rate = null;
@@ -108,7 +110,7 @@ export class PipelineRun {
     this._secondsLeft = null;
     /** What ended it. */
     this.error = "";
-    /** Files that hold less than the clip. @type {string[]} */
+    /** Files that hold less than the clip. @type {Saved[]} */
     this.cutShort = [];
     /** @type {string | null} */
     this.bottleneck = null;

@@ -14,7 +14,7 @@ import { message } from "./texts.js";
 
 /**
  * @typedef {import("./pipeline_run.js").News} News
- * @typedef {{ async_vae_decode?: string[], images?: import("./node_media.js").Saved[] }} Output
+ * @typedef {{ async_vae_decode?: string[], images?: import("./pipeline_run.js").Saved[] }} Output
  */
 
 const WIDGET = "async_vae_decode_pipeline";
@@ -91,10 +91,7 @@ function onExecuted(detail) {
   const last = views.get(node)?.run;
   const run = known ?? (last?.id === report.run ? last : runOfReport(report));
   const [file] = VIDEO_NODES.has(node.comfyClass) && !report.finishing ? savedIn(detail.output ?? {}) : [];
-  if (file) {
-    const address = api.apiURL(`/view?${new URLSearchParams(Object.entries(file))}`);
-    run.file = { name: file.filename, address };
-  }
+  if (file) run.file = file;
   show(node, run);
 }
 
@@ -172,7 +169,7 @@ function show(node, run) {
   let view = views.get(node);
   if (!view) {
     const inputs = () => (node.widgets ?? []).filter(({ hidden }) => !hidden).map(({ name }) => name);
-    view = new PipelineElement({ onTrace: downloadTrace, inputs });
+    view = new PipelineElement({ onTrace: downloadTrace, addressOf, inputs });
     behaveAsNode(view.element);
     views.set(node, view);
     attach(node, view);
@@ -244,6 +241,11 @@ function hide(node) {
   node.removeWidget(widget);
   widget.element.remove();
   fit(node, -view.height);
+}
+
+/** @param {import("./pipeline_run.js").Saved} file */
+function addressOf(file) {
+  return api.apiURL(`/view?${new URLSearchParams(Object.entries(file))}`);
 }
 
 /** @param {PipelineRun} run */
