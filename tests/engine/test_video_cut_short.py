@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from async_decode import Cancelled, Clip, FFmpegError, Recorder, SinkError
+from async_decode import Cancelled, Clip, FFmpegError, Recorder
 from async_decode.frames import PixelFormat
 from async_decode.sinks import VIDEO_FORMATS, Sound, StandIn, VideoSink, WorkingFormats
 from async_decode.sinks.ffmpeg import FFmpegProcess
@@ -298,21 +297,6 @@ def test_full_disk(tmp_path: Path, name: str) -> None:
         assert f"The first {sink.frames} frames are in {sink.path}" in str(raised.value)
         # A GIF may end with half a frame.
         assert count_frames(sink.video, sink.path, FFmpegProcess) - (name == "gif") == sink.frames > 0
-
-
-def test_file_that_is_done_stays_when_it_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    monkeypatch.setattr(OutputNames, "give", refuse)
-    sink = VideoSink(OutputNames(tmp_path, "a"), fps=RATE)
-    with pytest.raises(SinkError, match="what was made stays as ") as raised:
-        save(sink, pictures(5))
-    sink.abort()
-
-    (left,) = tmp_path.iterdir()
-    assert re.search(r"stays as (.*)", str(raised.value))[1] == str(left)
-    assert count_frames(sink.video, left, FFmpegProcess) == 5
 
 
 @pytest.mark.parametrize("name", ["mp4 (H.264)", "mov (ProRes 422 HQ)"])

@@ -166,7 +166,7 @@ class Encoding:
 
         Raises:
             FFmpegError: the encoder failed; if its file holds a frame, ``path`` has it nevertheless.
-            SinkError: no name could be given to the file; the message says where it is.
+            SinkError: no name could be given to the file; the message says where it is, and what it lacks.
         """
         assert self._encoder is not None and self._name is not None, "close comes after open"
         error: FFmpegError | None = None
@@ -185,7 +185,7 @@ class Encoding:
                     made = self._ordinary(copy)
                     self._add_transparency(made)
                     self._add_exif(made)
-                    self.path = self._name.publish(cut_short=cut_short, made=made)
+                    self.path = self._published(made, cut_short=cut_short)
                     self.cut_short = cut_short
             finally:
                 self.end()
@@ -273,7 +273,10 @@ class Encoding:
                 start=partial(self._start, tags),
             )
         except SinkError as error:
-            self._stays_rough(error)
+            if sound is not None and not self._ended:
+                self.notes.append(f"the sound was left out: {error}")
+            if options.video.fragments or is_broken:
+                self._stays_rough(error)
             return None
 
     def _ordinary(self, copy: SecondPass | None) -> Path:
@@ -297,7 +300,20 @@ class Encoding:
 
     def _stays_rough(self, error: Exception) -> None:
         if not self._ended:
-            self.notes.append(f"the video stays in fragments, which some editors do not open: {error}")
+            rough = "in fragments, which some editors do not open"
+            if not self._options.video.fragments:
+                rough = "without an index, which some players seek by"
+            self.notes.append(f"the video stays {rough}: {error}")
+
+    def _published(self, made: Path, *, cut_short: bool) -> Path:
+        """Give the file its name; where that fails, what it lacks is said with the place where it stays."""
+        assert self._name is not None
+        try:
+            return self._name.publish(cut_short=cut_short, made=made)
+        except SinkError as error:
+            # The reasons are the same, as a rule.
+            lacks = "; ".join(note.partition(": ")[0] for note in self.notes)
+            raise SinkError(f"{error}\nOf that file: {lacks}." if lacks else str(error)) from error
 
     def _add_transparency(self, made: Path) -> None:
         """Let the file be as transparent as the frames; where that fails, it is by its first frame, and plays."""
