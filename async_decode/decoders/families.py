@@ -222,12 +222,10 @@ def _core_ltx(decoder: Any, _variant: None) -> Iterator[Place]:
             raise Unknown("a norm of the decoder is not over its channels")
         return module
 
-    if decoder.timestep_conditioning:
-        raise Unknown("there are no blocks for a decoder that is told a time step")
     for name, module in decoder.up_blocks.named_modules(prefix="up_blocks"):
         kind = type(module).__name__
         if kind == "ResnetBlock3D":
-            if module.inject_noise or module.timestep_conditioning:
+            if module.inject_noise:
                 raise Unknown("there are no blocks for a decoder that draws noise")
             block = None
             if module.in_channels == module.out_channels:

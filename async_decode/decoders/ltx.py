@@ -30,15 +30,22 @@ class TimedConv:
         conv: core's ``CausalConv3d``.
         causal: the decoder's convolutions see no later frames.
         norm: the norm before it, with SiLU; ``None``: there is none.
+        modulated: the result of the norm is scaled and shifted before SiLU.
     """
 
-    def __init__(self, conv: Any, causal: bool, norm: Any = None) -> None:
+    def __init__(self, conv: Any, causal: bool, norm: Any = None, modulated: bool = False) -> None:
         self.conv, self.causal = conv.conv, causal
         self.reflects = self.conv.padding_mode == "reflect"
-        self.formula = None if norm is None else formula_of(norm, True, self.reflects)
+        self.formula = None if norm is None else formula_of(norm, not modulated, self.reflects)
 
     def run(
-        self, number: int, x: Tensor, bias: Tensor | None, past: list[Kept], operations: Operations
+        self,
+        number: int,
+        x: Tensor,
+        bias: Tensor | None,
+        past: list[Kept],
+        operations: Operations,
+        modulation: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None, list[Kept]]:
         """What the convolution makes of ``x``, without its bias; the bias; and what it keeps.
 
@@ -47,6 +54,8 @@ class TimedConv:
             x: channels last.
             bias: added to ``x`` before the norm.
             past: what was kept, which is taken off it.
+            operations: computes norms and convolutions.
+            modulation: what the result of the norm is multiplied by, and what is added then, ``(1, C, 1, 1, 1)``.
 
         Raises:
             ValueError: it makes no frame of so few.
@@ -67,7 +76,11 @@ class TimedConv:
             device=x.device,
             memory_format=torch.channels_last_3d,
         )
-        self._fill(number, room[:, :, front : front + frames], x, bias, operations)
+        inside = room[:, :, front : front + frames]
+        self._fill(number, inside, x, bias, operations)
+        if modulation is not None:
+            inside.mul_(modulation[0]).add_(modulation[1])
+            torch.nn.functional.silu(inside, inplace=True)
         if earlier is None:
             room[:, :, :front].copy_(room[:, :, front : front + 1].expand(-1, -1, front, -1, -1))
         elif self.reflects:
@@ -102,9 +115,10 @@ class ResidualBlock(Block):
     """
 
     def __init__(self, module: Any, causal: bool) -> None:
-        self.first, self.second = (
-            TimedConv(conv, causal, norm) for conv, norm in ((module.conv1, module.norm1), (module.conv2, module.norm2))
-        )
+        self.module, modulated = module, module.timestep_conditioning
+        self.options = ("timestep",) if modulated else ()
+        self.first = TimedConv(module.conv1, causal, module.norm1, modulated)
+        self.second = TimedConv(module.conv2, causal, module.norm2, modulated)
         self.norms = [(module.norm1, formula_of(module.norm1, True)), (module.norm2, formula_of(module.norm2, True))]
 
     def run(self, x: Tensor, kept: list[Kept], operations: Operations) -> tuple[Tensor, list[Kept]]:
@@ -113,10 +127,20 @@ class ResidualBlock(Block):
         kept.clear()
         past = [states[:2], states[2:]]
         del states
-        h, bias, first = self.first.run(0, x, None, past[0], operations)
-        h, bias, second = self.second.run(1, h, bias, past[1], operations)
+        one, other = self._modulations(x, operations)
+        h, bias, first = self.first.run(0, x, None, past[0], operations, one)
+        h, bias, second = self.second.run(1, h, bias, past[1], operations, other)
         rest = _exchange(h, bias, earlier, x)
         return h, [rest, "", *first, *second]
+
+    def _modulations(self, x: Tensor, operations: Operations) -> list[tuple[Tensor, Tensor] | None]:
+        """What the results of both norms are multiplied by, and what is added, for the time step that is told."""
+        if not self.options:
+            return [None, None]
+        told: Tensor = operations.options["timestep"]
+        table = self.module.scale_shift_table[None, ..., None, None, None].to(device=x.device, dtype=x.dtype)
+        shift, scale, next_shift, next_scale = (table + told.reshape(1, 4, -1, *told.shape[-3:])).unbind(1)
+        return [(1 + scale, shift), (1 + next_scale, next_shift)]
 
 
 class Upsampling(Block):

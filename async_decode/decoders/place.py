@@ -151,7 +151,11 @@ class Place:
         x, kept = call.x, call.kept
         layout, caches = Layout.of(x), [Layout.of(one) if isinstance(one, Tensor) else one for one in kept]
         told_caches = [one.to_json() if isinstance(one, Layout) else one for one in caches]
-        key = digest([self.name, layout.to_json(), told_caches, self._options(call)])
+        options = {
+            name: Layout.of(one).to_json() if isinstance(one, Tensor) else one
+            for name, one in self._options(call).items()
+        }
+        key = digest([self.name, layout.to_json(), told_caches, options])
         known = step.note_call(self.name, number, key)
         heard = StockNorms([] if self.block is None else self.block.norms)
         if known is None and self.leaf and heard.modules:

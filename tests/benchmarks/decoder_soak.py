@@ -41,6 +41,7 @@ FAMILIES = {
     "comfy-wan2.2": 48,
     "comfy-hunyuan1.5": 32,
     "comfy-ltx": 128,
+    "comfy-ltx0.9.5": 128,
     "diffusers-wan2.1": 16,
     "diffusers-wan2.2": 48,
     "diffusers-qwen-image": 16,
@@ -82,8 +83,8 @@ def model_of(family: str, core: Path | None, file: Path | None) -> tuple[Any, De
         model = WanVAE22(dim=160, dec_dim=256, z_dim=48, **shape)
     elif family == "comfy-hunyuan1.5":
         model = _hunyuan15()
-    elif family == "comfy-ltx":
-        model = _ltx()
+    elif family in ("comfy-ltx", "comfy-ltx0.9.5"):
+        model = _ltx(told=family == "comfy-ltx0.9.5")
     else:
         import diffusers
 
@@ -117,10 +118,10 @@ def model_of(family: str, core: Path | None, file: Path | None) -> tuple[Any, De
     if file is not None:
         vae = core_dynamic_vram.vae_out_of({name: weight.to(DTYPE) for name, weight in drawn.items()}, file, DEVICE)
         core_dynamic_vram.made_ready(vae)()
-        return vae.first_stage_model, vae.first_stage_model.decode, channels
+        return vae.first_stage_model, _seeded(vae.first_stage_model.decode), channels
     model.load_state_dict(drawn)
     model = model.to(DEVICE, DTYPE).eval().requires_grad_(False)
-    return model, model.decode if core is not None else lambda latent: model.decode(latent).sample, channels
+    return model, _seeded(model.decode) if core is not None else lambda latent: model.decode(latent).sample, channels
 
 
 def _hunyuan15() -> Any:
@@ -150,13 +151,23 @@ def _hunyuan15() -> Any:
     return model
 
 
-def _ltx() -> Any:
-    """Core's with the structure of 0.9.5, told no time step and no noise, as LTX-2's is; without its encoder."""
+def _ltx(*, told: bool) -> Any:
+    """Core's with the structure of 0.9.5, without its encoder; not ``told`` a time step, it is as LTX-2's."""
     from comfy.ldm.lightricks.vae.causal_video_autoencoder import VideoVAE
 
-    model = VideoVAE(config={**VideoVAE.get_default_config(None, 2), "timestep_conditioning": False})
+    model = VideoVAE(config={**VideoVAE.get_default_config(None, 2), "timestep_conditioning": told})
     model.encoder = torch.nn.Identity()
     return model
+
+
+def _seeded(decode: Decode) -> Decode:
+    """``decode`` with the same noise each time, where it draws some."""
+
+    def seeded(latent: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return decode(latent)
+
+    return seeded
 
 
 def latent_of(seed: int, channels: int, size: tuple[int, int, int]) -> Tensor:
