@@ -16,7 +16,7 @@ from .hunyuan import pad_into
 from .kernels.order import Formula
 from .layout import channels_last
 from .operations import Operations
-from .place import Block
+from .place import Block, Unsuited
 from .wan import add_residual
 
 #: Frames that a convolution sees at once.
@@ -58,7 +58,7 @@ class TimedConv:
             modulation: what the result of the norm is multiplied by, and what is added then, ``(1, C, 1, 1, 1)``.
 
         Raises:
-            ValueError: it makes no frame of so few.
+            Unsuited: it makes no frame of so few.
         """
         ends = past.pop() == TRUE
         before = past.pop()
@@ -68,7 +68,7 @@ class TimedConv:
         front = (_SPAN - 1 if self.causal else _SPAN // 2) if earlier is None else earlier.shape[2]
         behind = _SPAN // 2 if ends and not self.causal else 0
         if frames == 0 or front + frames + behind < _SPAN:
-            raise ValueError("too few frames at once")
+            raise Unsuited("too few frames at once")
         edge = int(self.reflects)
         room = torch.empty(
             (1, channels, front + frames + behind, height + 2 * edge, width + 2 * edge),

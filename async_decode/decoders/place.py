@@ -64,6 +64,10 @@ class Guide(Protocol):
         """
 
 
+class Unsuited(Exception):
+    """A block does not make this call; the message says why."""
+
+
 class Block(abc.ABC):
     """What is computed in stock's stead.
 
@@ -82,6 +86,9 @@ class Block(abc.ABC):
             x: ``(1, C, T, H, W)`` in any layout.
             kept: what the call before has kept; it is emptied, so that its memory can be freed early.
             operations: computes norms and convolutions; knows the values of ``options``.
+
+        Raises:
+            Unsuited: it is for stock's block to make.
         """
 
 
@@ -181,6 +188,8 @@ class Place:
                 # Not proven now; there may be room another time.
                 step.not_now()
                 reason = "no memory for the proof"
+            except Unsuited as why:
+                reason = str(why)
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
         step.note_verdict(key, Verdict(not reason, operations.algorithms, layout, caches, watch.milliseconds, reason))
