@@ -17,6 +17,8 @@ from tests.comfyui.client import Client, Output, Prompt, PromptRejected
 from tests.comfyui.fixtures import Models, random_latent
 from tests.comfyui.outputs import check_usable, names_in
 from tests.comfyui.server import Server
+from tests.engine.sink_tools import probe
+from tests.engine.test_video_unpublished import unwritable
 
 SAVING = ["AsyncVAEDecodeSaveFrames", "AsyncVAEDecodeSaveVideo"]
 
@@ -39,16 +41,22 @@ def saving(client: Client, models: Models, node_type: str, prefix: str, **option
     return prompt, client.add(prompt, node_type, samples=samples, vae=vae, filename_prefix=prefix, **options)
 
 
-def test_a_killed_ffmpeg(client: Client, server: Server, models: Models) -> None:
-    prompt, node = saving(client, models, "AsyncVAEDecodeSaveVideo", "killed/a")
+def held(client: Client, prompt: Prompt, node: Output) -> tuple[str, str]:
+    """Queue a prompt that decodes, and wait until it has begun to; its id, and the gate that it waits at."""
     gate = uuid.uuid4().hex
     armed = prompt.add(
         "TestDecoderStep", vae=prompt.nodes[node.node]["inputs"]["vae"], step=4, action="hold", gate=gate
     )
     prompt.nodes[node.node]["inputs"]["vae"] = armed
-
     prompt_id = client.queue(prompt)
     client.events.wait("probe.held", gate=gate)
+    return prompt_id, gate
+
+
+def test_a_killed_ffmpeg(client: Client, server: Server, models: Models) -> None:
+    prompt, node = saving(client, models, "AsyncVAEDecodeSaveVideo", "killed/a")
+
+    prompt_id, gate = held(client, prompt, node)
     (ffmpeg,) = [pid for pid, name in server.children().items() if "ffmpeg" in name]
     os.kill(ffmpeg, signal.SIGKILL)
     client.open_gate(gate)
@@ -110,6 +118,26 @@ def test_a_file_where_a_folder_should_be(client: Client, server: Server, models:
 
     assert "filename_prefix 'a file/a'" in message
     assert "choose another prefix" in message
+    check_usable(client, server, models)
+
+
+def test_a_folder_that_becomes_unwritable_while_it_decodes(client: Client, server: Server, models: Models) -> None:
+    prompt, node = saving(client, models, "AsyncVAEDecodeSaveVideo", "locked/a", fps=24.0)
+    prompt.nodes[node.node]["inputs"]["audio"] = prompt.add("TestSound", shape="1,2,48000", rate=48_000, kind="tone")
+    folder = server.output / "locked"
+
+    prompt_id, gate = held(client, prompt, node)
+    with unwritable(folder):
+        client.open_gate(gate)
+        result = client.wait(prompt_id)
+
+    (left,) = folder.iterdir()
+    assert result.error is not None and result.error["node_id"] == node.node
+    message = result.error["exception_message"]
+    assert f"choose another folder, or get the right to write there; what was made stays as {left}" in message
+    assert "Of that file: the sound was left out; the video stays in fragments" in message
+    assert probe(left).frames == 49
+    left.unlink()
     check_usable(client, server, models)
 
 
