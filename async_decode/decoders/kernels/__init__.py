@@ -1,5 +1,8 @@
 """Kernels that do what torch does in several passes in one, rounding where torch rounds; each beside its reference.
 
+Sizes of frames are not specialised on: every size would have its compilation, of seconds, and no load depends on them,
+since those go along the channels.
+
 Triton is optional: nothing outside of this folder imports it, and the files in it are imported only once
 ``why_not`` has said that they can be used.
 """

@@ -16,7 +16,7 @@ from torch import Tensor
 BLOCK = 32
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "width", "pixels"])
 def _conv_kernel(
     past_ptr,
     x_ptr,

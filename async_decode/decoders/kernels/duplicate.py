@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "width", "skipped"])
 def _duplicate_kernel(
     x_ptr,
     out_ptr,

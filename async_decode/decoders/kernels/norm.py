@@ -128,7 +128,7 @@ def _pixel_sum_of_blocks(
     return tl.sum(added, 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels", "height", "width", "front"])
 def _norm_kernel(
     x_ptr,
     bias_ptr,

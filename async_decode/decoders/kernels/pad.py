@@ -25,7 +25,7 @@ def inner_pixel(pixel, height, width, front, REFLECTS: tl.constexpr):
     return ((tl.maximum(frame, 0) * height + row) * width + column).to(tl.int64)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels", "height", "width", "front"])
 def _pad_kernel(
     x_ptr,
     out_ptr,

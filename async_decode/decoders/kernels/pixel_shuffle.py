@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "width", "skipped"])
 def _pixel_shuffle_kernel(
     x_ptr,
     bias_ptr,
