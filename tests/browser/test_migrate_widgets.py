@@ -119,6 +119,29 @@ def test_values_that_did_not_exist_yet_are_the_defaults(front_end: FrontEnd) -> 
     assert values_of(front_end, node) == {**defaults, **given}
 
 
+@pytest.mark.parametrize(
+    ("node_type", "missing"),
+    [
+        ("AsyncVAEDecodeSaveVideo", {"ping_pong", "loop_count", "trim_to_audio", "convert_on_gpu"}),
+        ("AsyncVAEDecodeSaveFrames", {"input_color_space"}),
+        ("AsyncVAEDecodeSaveFrames", {"input_color_space", "quality"}),
+        ("AsyncSaveFrames", {"input_color_space"}),
+    ],
+)
+def test_widgets_that_came_in_the_middle(front_end: FrontEnd, node_type: str, missing: set[str]) -> None:
+    node = front_end.add(node_type)
+    defaults = values_of(front_end, node)
+    workflow = front_end.workflow()
+    (saved,) = workflow["nodes"]
+    given = {name: value for name, value in FORMER[node_type].items() if name not in missing}
+    saved["widgets_values"] = list(given.values())
+    saved.pop("widgets_values_named", None)
+
+    front_end.load(workflow)
+
+    assert values_of(front_end, node) == {**defaults, **given}
+
+
 def test_todays_values_are_left_alone(front_end: FrontEnd) -> None:
     given = {**FORMER["AsyncVAEDecodeSaveVideo"]}
     node = front_end.add("AsyncVAEDecodeSaveVideo", **given)

@@ -10,26 +10,40 @@ const VIDEO = ["fps", "format", "quality", "preset"];
 const VIDEO_OPTIONS = ["ping_pong", "loop_count", "trim_to_audio", "convert_on_gpu"];
 const FIRST = ["chunk_size", "buffer_depth", "filename_prefix"];
 
-/** @type {Record<string, string[]>} The former order by node type. It began with a number, today's with a text. */
+/** @param {string[]} names that were not there yet */
+const framesWithout = (...names) => FRAMES.filter((name) => !names.includes(name));
+
+/**
+ * The former orders by node type, latest first. They began with a number, today's begins with a text.
+ * @type {Record<string, string[][]>}
+ */
 const FORMER = {
-  AsyncVAEDecodeSaveFrames: [...FIRST, ...FRAMES, "output_images", ...TILES],
-  AsyncSaveFrames: [...FIRST, ...FRAMES],
-  AsyncVAEDecodeSaveVideo: [...FIRST, ...VIDEO, "output_images", ...VIDEO_OPTIONS, ...TILES],
-  AsyncSaveVideo: [...FIRST, ...VIDEO, ...VIDEO_OPTIONS],
+  AsyncVAEDecodeSaveFrames: [FRAMES, framesWithout("input_color_space"), framesWithout("input_color_space", "quality")].map(
+    (frames) => [...FIRST, ...frames, "output_images", ...TILES],
+  ),
+  AsyncSaveFrames: [FRAMES, framesWithout("input_color_space")].map((frames) => [...FIRST, ...frames]),
+  AsyncVAEDecodeSaveVideo: [VIDEO_OPTIONS, []].map((options) => [...FIRST, ...VIDEO, "output_images", ...options, ...TILES]),
+  AsyncSaveVideo: [[...FIRST, ...VIDEO, ...VIDEO_OPTIONS]],
 };
 
 /**
- * What each widget's value was, where a node was saved with the former order.
+ * What each widget's value was, where a node was saved with a former order.
  *
  * @param {string} type
  * @param {any} saved the node as the workflow has it
+ * @param {Map<string, any>} defaults by the names of the widgets
  * @returns {[string, any][]}
  */
-function formerValues(type, saved) {
+function formerValues(type, saved, defaults) {
   const values = saved?.widgets_values;
   if (!Array.isArray(values) || typeof values[0] !== "number") return [];
+  const [latest, ...earlier] = FORMER[type];
+  // A number in the place of a switch, say, belongs to another widget.
+  const fits = (/** @type {string[]} */ order) =>
+    values.length <= order.length && values.every((value, place) => typeof value === typeof defaults.get(order[place]));
+  const order = [latest, ...earlier].find(fits) ?? latest;
   // Oldest workflows have fewer values: the widgets that came later keep their defaults.
-  return FORMER[type].slice(0, values.length).map((name, place) => [name, values[place]]);
+  return order.slice(0, values.length).map((name, place) => [name, values[place]]);
 }
 
 app.registerExtension({
@@ -39,7 +53,7 @@ app.registerExtension({
     const defaults = new Map((node.widgets ?? []).map((widget) => [widget.name, widget.value]));
     const configured = node.onConfigure;
     node.onConfigure = function (/** @type {any} */ saved, /** @type {any[]} */ ...rest) {
-      const former = formerValues(node.comfyClass, saved);
+      const former = formerValues(node.comfyClass, saved, defaults);
       if (former.length) {
         const values = new Map([...defaults, ...former]);
         for (const widget of this.widgets ?? []) {
