@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import sys
 import tempfile
 import time
@@ -191,6 +192,11 @@ def size_of(seed: int, largest: int) -> tuple[int, int, int]:
     return drawn.randint(6, largest), drawn.randint(6, largest), drawn.choice((1, 1, 2, 3, 4, 5, 6, 7, 9))
 
 
+def _kind(reason: str) -> str:
+    """``reason`` without its share."""
+    return re.sub(r"^[\d.]+% of", "a share of", reason)
+
+
 def same(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.view(torch.int16), b.view(torch.int16))
 
@@ -315,7 +321,7 @@ def main() -> None:
             "steps_known": 0 if known is None else len(known.steps),
             "calls": {}
             if known is None
-            else dict(Counter("proven" if one.proven else one.reason for one in known.verdicts.values())),
+            else dict(Counter("proven" if one.proven else _kind(one.reason) for one in known.verdicts.values())),
             "orders": {}
             if known is None
             else dict(

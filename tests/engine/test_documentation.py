@@ -30,7 +30,7 @@ README_LENGTH = 9000
 FAMILIES = (DOCS / "vae-families.md").read_text("utf-8")
 #: Who is compared in README's first table.
 ARMS = ("stock", "asynchronous")
-RESULTS = REPOSITORY / "tests" / "benchmarks" / "results" / "gpu-h100"
+RESULTS = REPOSITORY / "tests" / "benchmarks" / "results"
 #: What the table of VAE families says, in the words of each language.
 WORDS = {
     "en": {},
@@ -203,9 +203,9 @@ def test_table_of_video_formats_is_that_of_the_code() -> None:
 
 
 def test_first_table_says_what_was_measured() -> None:
-    (case,) = json.loads((RESULTS / "stock.json").read_text("utf-8"))["cases"]
+    (case,) = json.loads((RESULTS / "gpu-h200" / "stock.json").read_text("utf-8"))["cases"]
     seconds = {arm["arm"]: arm["mean"] for arm in case["arms"]}
-    memory = json.loads((RESULTS / "memory.json").read_text("utf-8"))["memory"]
+    memory = json.loads((RESULTS / "gpu-h100" / "memory.json").read_text("utf-8"))["memory"]
     stock, ours = ({run["arm"].split(",")[0]: run for run in memory if run["frames"] == 641}[arm] for arm in ARMS)
     table = [re.findall(r"\d+(?:\.\d+)?(?= s| MiB)", line) for line in README.splitlines() if line.startswith("| ")]
 
@@ -214,3 +214,20 @@ def test_first_table_says_what_was_measured() -> None:
         [f"{(run['device_peak'] - run['device_before']) / 2**20:.0f}" for run in (stock, ours)],
         [f"{run['resident_peak'] / 2**20:.0f}" for run in (stock, ours)],
     ]
+
+
+def test_figures_of_the_faster_decoder_are_those_that_were_measured() -> None:
+    measured = set()
+    for machine in ("gpu-h100", "gpu-h200"):
+        for family in json.loads((RESULTS / machine / "decoder.json").read_text("utf-8"))["timed"]:
+            for run in family["timed"]:
+                assert all(run["equal"])
+                # A short one is told more finely.
+                seconds = [
+                    f"{run[name]:.{3 if run['stock_seconds'] < 0.1 else 2}f} s" for name in ("stock_seconds", "seconds")
+                ]
+                peak = run["peak_bytes"] / run["peak_bytes_stock"]
+                measured.add((*seconds, f"{run['of_stock']:.2f}", f"{peak:.2f}"))
+    told = [tuple(row[2:]) for row in rows((DOCS / "decoder.md").read_text("utf-8"), "## Figures")]
+
+    assert told and [row for row in told if row not in measured] == []
