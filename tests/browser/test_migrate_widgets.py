@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.comfyui.client import PromptRejected
+
 if TYPE_CHECKING:
     from tests.browser.front_end import FrontEnd, Renderer
 
@@ -158,6 +160,30 @@ def test_a_rate_keeps_its_digits_and_goes_in_whole_frames(front_end: FrontEnd) -
     front_end.set_widget(node, "fps", 23.976)
 
     assert front_end.prompt()[node]["inputs"]["fps"] == 23.976
+
+
+def test_a_rate_of_0_that_is_typed_is_refused_and_not_changed(front_end: FrontEnd) -> None:
+    images = front_end.add("TestImages", shape="5,32,48,3", pos=(40, 100))
+    node = front_end.add("AsyncSaveVideo", pos=(400, 100))
+    front_end.connect(images, 0, node, "images")
+    front_end.centre(node, scale=1.0)
+    # Widgets know where they are once they have been drawn.
+    drawn = "node.widgets.find(({ name }) => name === 'fps').last_y"
+    front_end.page.wait_for_function(f"(id) => {{ const node = window.testNode(id); return {drawn} > 0; }}", arg=node)
+    box = front_end.box(node)
+    top = front_end.node(node, f"window.LiteGraph.NODE_TITLE_HEIGHT + {drawn}")
+    front_end.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + top + 10)
+    front_end.page.locator(".graphdialog input").fill("0")
+    front_end.page.keyboard.press("Enter")
+    front_end.page.wait_for_function(
+        "id => window.testNode(id).widgets.find(({ name }) => name === 'fps').value === 0", arg=node
+    )
+
+    with pytest.raises(PromptRejected) as refused:
+        front_end.queue()
+
+    (error,) = refused.value.node_errors[node]["errors"]
+    assert error["details"] == "fps: expected 0.01 to 1000 frames a second, got 0"
 
 
 def test_sizes_go_from_off_to_the_smallest(front_end: FrontEnd) -> None:

@@ -417,7 +417,7 @@ def test_is_english_where_there_are_no_translations(
 
 #: A view of its own, with news as they would come; the clock of the browser is the test's.
 TOLD = """
-async ([folder, inputs, type, news, later]) => {
+async ([folder, inputs, type, news, later, width = 360]) => {
   const { PipelineElement } = await import(`${folder}/pipeline_element.js`);
   const { PipelineRun } = await import(`${folder}/pipeline_run.js`);
   const clock = performance.now;
@@ -427,7 +427,7 @@ async ([folder, inputs, type, news, later]) => {
     const frame = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
     const addressOf = ({ filename }) => `/at/${filename}`;
     const view = new PipelineElement({ onTrace: () => {}, addressOf, inputs: () => inputs });
-    view.element.style.width = "360px";
+    view.element.style.width = `${width}px`;
     document.body.append(view.element);
     const run = new PipelineRun({ run: "one", running: true, type, ...news[0] });
     const shown = [];
@@ -445,6 +445,8 @@ async ([folder, inputs, type, news, later]) => {
         ticks: ticks.map(({ textContent }) => textContent),
         cut: ticks.some((tick) => tick.getBoundingClientRect().right > right + 0.5),
         chips: [...view.element.querySelectorAll(".chip")].map(({ textContent }) => textContent),
+        over: [...view.element.querySelectorAll(".left, .trace, .frames")]
+          .map((part) => part.getBoundingClientRect().right - view.element.getBoundingClientRect().right),
         going: Boolean(view.element.querySelector("rect.going")),
         dot: getComputedStyle(view.element.querySelector(".advice"), "::before").backgroundColor,
         stall: `rgb(${getComputedStyle(view.element).getPropertyValue("--stall").match(/\\d+/g).join(", ")})`,
@@ -518,6 +520,17 @@ def test_warnings_come_before_what_may_be_cut_off(front_end: FrontEnd) -> None:
 
     assert shown[0]["chips"] == ["⚠", "exact", "bounded"], "what is hidden says nothing of a run that has failed"
     assert shown[1]["chips"] == ["⚠", "exact", "bounded", "15 s of 30 s hidden"]
+
+
+def test_how_it_ended_is_in_view_in_the_narrowest_node(front_end: FrontEnd) -> None:
+    report = {**REPORT, "outcome": "cancelled", "frames": 80, "width": 1280, "height": 720, "fps": 0.213}
+    report |= {"warnings": ["look"]}
+    ended = {"running": False, "received": 80, "written": 80, "total": 81, "seconds": 376, "report": report}
+
+    (shown,) = front_end.page.evaluate(TOLD, [FOLDER, [], "AsyncVAEDecode", [ended], 0, 190])
+
+    assert "cancelled" in shown["text"]
+    assert max(shown["over"]) < -5, "the border and what is kept free beside it"
 
 
 def test_seconds_that_are_hidden_are_told_where_they_matter(front_end: FrontEnd) -> None:
