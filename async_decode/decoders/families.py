@@ -251,22 +251,31 @@ def _wan_sources(prefix: str = "", decoder: str = "Decoder3d", more: tuple[str, 
     )
 
 
-#: ComfyUI from 0.18.1 on; ComfyUI before, Diffusers.
+#: ComfyUI from 0.18.1 on; ComfyUI before; Diffusers.
 _NEW, _OLD = Variant(trims=True, joins=False, wide=False), Variant(trims=False, joins=True, wide=False)
+_DIFFUSERS = Variant(trims=False, joins=True, wide=True)
 
 FAMILIES = (
     Family(
         "comfy.ldm.wan.vae",
         "Decoder3d",
         _wan_sources(more=("Decoder3d.run_up",)),
-        {"aeec69012ba8556f28bbc32d": _NEW, "669cec834039abc149a713f9": _OLD},
+        {
+            **dict.fromkeys(("aeec69012ba8556f28bbc32d", "a882f0aeb23e2d70ad5422d7"), _NEW),
+            **dict.fromkeys(("669cec834039abc149a713f9", "0bcc73abfa7bae63bc8cf5ce"), _OLD),
+        },
         _core_wan,
     ),
     Family(
         "comfy.ldm.wan.vae2_2",
         "Decoder3d",
         _wan_sources(more=("Up_ResidualBlock.forward", "DupUp3D.forward")),
-        {"39dc596508d64e417e3328bd": Variant(trims=True, joins=True, wide=False), "aa0a703dcd2e16762b229c65": _OLD},
+        {
+            **dict.fromkeys(
+                ("39dc596508d64e417e3328bd", "839ffb23ec1aee096108deaa"), Variant(trims=True, joins=True, wide=False)
+            ),
+            **dict.fromkeys(("aa0a703dcd2e16762b229c65", "c238f65056f3b09d2e3f0608"), _OLD),
+        },
         _core_wan,
     ),
     Family(
@@ -277,14 +286,14 @@ FAMILIES = (
             "WanDecoder3d",
             ("WanMidBlock.forward", "WanUpBlock.forward", "WanResidualUpBlock.forward", "DupUp3D.forward"),
         ),
-        {"a443186efb3ccdc63cf93d2a": Variant(trims=False, joins=True, wide=True)},
+        dict.fromkeys(("a443186efb3ccdc63cf93d2a", "cc8352537411787b36a12bf8"), _DIFFUSERS),
         _diffusers_wan("Wan"),
     ),
     Family(
         "diffusers.models.autoencoders.autoencoder_kl_qwenimage",
         "QwenImageDecoder3d",
         _wan_sources("QwenImage", "QwenImageDecoder3d", ("QwenImageMidBlock.forward", "QwenImageUpBlock.forward")),
-        {"6be6a7ee1a4e29980a66e4a7": Variant(trims=False, joins=True, wide=True)},
+        dict.fromkeys(("6be6a7ee1a4e29980a66e4a7", "57599e6a5f45d80f295bb3ec"), _DIFFUSERS),
         _diffusers_wan("QwenImage"),
     ),
     Family(
