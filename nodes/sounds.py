@@ -13,7 +13,7 @@ from ..async_decode.sinks import Sound
 
 
 def sound_of(audio: Any, notes: list[str]) -> Sound | None:
-    """ComfyUI's AUDIO as the engine takes it: the first of a batch, on the host.
+    """ComfyUI's AUDIO as the engine takes it: the first of a batch, on the host. Of further ones ``notes`` tells.
 
     Where it is one, but holds nothing that could be heard, there is no sound and ``notes`` says so: it is empty, its
     rate is none of sound, or it is made only when it is asked for (by loaders of video) and turns out to be none.
@@ -45,6 +45,8 @@ def sound_of(audio: Any, notes: list[str]) -> Sound | None:
             f"audio: its waveform is empty, {tuple(waveform.shape)}, so the video is silent; trim or load it again"
         )
         return None
+    if waveform.ndim == 3 and waveform.shape[0] > 1:
+        notes.append(f"audio: it holds {waveform.shape[0]} clips of sound, and the first one is saved")
     samples = (waveform if waveform.ndim == 2 else waveform[0]).detach().to("cpu", torch.float32)
     try:
         return Sound(np.ascontiguousarray(samples.numpy()), rate)

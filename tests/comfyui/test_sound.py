@@ -58,6 +58,20 @@ def test_sound_that_nobody_could_hear_leaves_a_silent_video(
     assert second.startswith("trim_to_audio: there is no audio")
 
 
+def test_of_several_clips_of_sound_the_first_is_saved_and_that_is_said(
+    client: Client, server: Server, models: Models
+) -> None:
+    prompt = Prompt()
+    sound = prompt.add("TestSound", shape="2,1,48000", rate=48_000, kind="tone")
+    node = add_node(client, prompt, models, "AsyncSaveVideo", audio=sound, filename_prefix="two-sounds/a")
+
+    result = client.run(prompt)
+
+    (path,) = files_of(server, result, node)
+    assert has_sound(path)
+    assert report_of(result, node)["warnings"] == ["audio: it holds 2 clips of sound, and the first one is saved"]
+
+
 @pytest.mark.parametrize("node_type", NODES)
 @pytest.mark.parametrize(
     ("shape", "kind", "said"),
