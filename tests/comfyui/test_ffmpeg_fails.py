@@ -150,6 +150,8 @@ def test_a_stand_in_that_fails_does_not_cost_the_file(
 def test_an_ffmpeg_that_hangs_ends_with_its_prompt(
     own_client: Client, own_ffmpeg: Server, models: Models, by: str
 ) -> None:
+    # Waited for several times, one after the other.
+    own_client.post("/probe/patience/4", {})
     # It takes all frames, but never closes its file.
     set_ffmpeg(own_ffmpeg, "cat > /dev/null; while :; do sleep 0.1; done")
     prompt, node = video_prompt(own_client, models, "hanging/a")
