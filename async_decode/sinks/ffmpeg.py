@@ -117,24 +117,35 @@ def run_piped(arguments: Sequence[str], data: bytes | memoryview, *, poll: Calla
         )
     except OSError as error:
         raise _not_started(executable, error) from error
-    # Popen takes any buffer.
-    given: Any = memoryview(data).cast("B")
+    # Not by ``communicate``: called again after its timeout, it feeds no more of what it was given the first time.
+    fed = (process.stdin, memoryview(data).cast("B"))
+    feeder = threading.Thread(target=_feed, args=fed, name=f"ffmpeg {process.pid}", daemon=True)
+    process.stdin = None
+    feeder.start()
     with process:
         try:
             while True:
                 try:
-                    out, said = process.communicate(given, timeout=0.1)
+                    out, said = process.communicate(timeout=0.1)
                     break
                 except subprocess.TimeoutExpired:
-                    given = None
                     poll()
         except BaseException:
             process.kill()
             raise
+        finally:
+            # ffmpeg is gone, which ends a write into its pipe; a child of a script around it may still hold that.
+            feeder.join(_EXIT_SECONDS)
     if process.returncode:
         tail = said.decode(errors="replace").strip()
         raise FFmpegError(f"ffmpeg failed ({_status(process.returncode)}): {tail[-500:]}")
     return out
+
+
+def _feed(pipe: Any, data: memoryview) -> None:
+    """Write ``data`` and close ``pipe``; an ffmpeg that takes no more tells why itself."""
+    with suppress(OSError), pipe:
+        pipe.write(data)
 
 
 def file_url(path: str | os.PathLike[str]) -> str:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from async_decode import FFmpegError
-from async_decode.sinks.ffmpeg import TAIL_BYTES, FFmpegProcess, ffmetadata, file_url, find_ffmpeg
+from async_decode.sinks.ffmpeg import TAIL_BYTES, FFmpegProcess, ffmetadata, file_url, find_ffmpeg, run_piped
 from tests.engine.sink_tools import PATIENCE, decode, nothing_survives, pictures
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs signals and shell scripts")
@@ -220,6 +220,24 @@ def test_ffmpeg_ends_and_closes_its_file_when_we_are_killed(tmp_path: Path) -> N
     program.join(PATIENCE)
     assert readable, "ffmpeg lives on"
     assert len(decode(tmp_path / "a.mp4", "rgb24", (32, 32), 3)) == 9
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for ffmpeg is a script")
+def test_what_starts_slowly_is_fed_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # More than a pipe holds, and more than a tenth of a second.
+    given, polls = os.urandom(1 << 21), iter(range(200))
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", script(tmp_path, "sleep 0.5\nexec cat"))
+
+    with nothing_survives(tmp_path):
+        assert run_piped(["-f", "null", "-"], given, poll=lambda: next(polls)) == given
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for ffmpeg is a script")
+def test_what_does_not_read_what_it_is_fed_tells_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", script(tmp_path, "echo no such encoder >&2\nexit 3"))
+
+    with nothing_survives(tmp_path), pytest.raises(FFmpegError, match="no such encoder"):
+        run_piped(["-f", "null", "-"], bytes(1 << 21), poll=lambda: None)
 
 
 def test_tags_cannot_hold_nul() -> None:
