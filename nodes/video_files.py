@@ -237,7 +237,9 @@ class VideoFile:
         self._proxy = self._stand_in(shared)
         # Where that fails, or gets no further, the file is made all the same.
         proxy = self._proxy
-        self._spare = proxy and OptionalSink(proxy, _missing(video), progress=lambda: proxy.frames)
+        self._spare = proxy and OptionalSink(
+            proxy, _missing(video), place=_stand_in_place(video), progress=lambda: proxy.frames
+        )
         self.sinks: list[Sink] = [self._file, *([self._spare] if self._spare else [])]
 
     def _stand_in(self, shared: dict[str, Any]) -> VideoSink | None:
@@ -346,6 +348,11 @@ def _missing(video: VideoFormat) -> str:
     if _is_readable(video):
         return "the file is saved, but the node has no small video to play in its place"
     return f"the file is saved, but there is no VIDEO for other nodes, which cannot read {video.muxer}"
+
+
+def _stand_in_place(video: VideoFormat) -> str:
+    """Where it is that something is different, where that is not the file but what stands in for it."""
+    return "in the small video that the node plays" if _is_readable(video) else "in the VIDEO for other nodes"
 
 
 def _is_readable(video: VideoFormat) -> bool:

@@ -25,6 +25,8 @@ class OptionalSink(Sink):
     Args:
         sink: who takes the frames.
         missing: what there will not be if it fails, for people to read: the note says it, and why.
+        place: where it is that ``sink``'s own notes are about, for people to read. Default: ``None``, that is clear
+            without it.
         progress: how far ``sink`` is, in whatever it counts; called from a thread of this sink. Where somebody waits
             for ``sink`` and it gets no further for a minute, or for as long as the run has taken, it has failed.
             Default: ``None``, it is waited for as long as it takes.
@@ -33,10 +35,18 @@ class OptionalSink(Sink):
         error: what it failed with; ``None``: it has not.
     """
 
-    def __init__(self, sink: Sink, missing: str, *, progress: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        missing: str,
+        *,
+        place: str | None = None,
+        progress: Callable[[], object] | None = None,
+    ) -> None:
         self.error: Exception | None = None
         self._sink = sink
         self._missing = missing
+        self._place = place
         self._progress = progress
         # Guards the error, and what the watch looks at.
         self._lock = threading.Lock()
@@ -55,7 +65,9 @@ class OptionalSink(Sink):
     @property
     def notes(self) -> Sequence[str]:  # type: ignore[override]
         """Those of the sink, or why there is nothing of it."""
-        return self._sink.notes if self.error is None else [f"{self._missing}: {self.error}"]
+        if self.error is not None:
+            return [f"{self._missing}: {self.error}"]
+        return [note if self._place is None else f"{self._place}, {note}" for note in self._sink.notes]
 
     def prepare(self) -> None:
         super().prepare()

@@ -71,6 +71,17 @@ def test_what_does_not_fail_is_whole_too() -> None:
     assert not [warning for warning in pipeline.report.warnings if "small one" in warning]
 
 
+def test_what_it_says_of_its_own_is_told_apart_from_what_others_say() -> None:
+    inner, whole = CollectSink(), CollectSink()
+    inner.notes, whole.notes = ["the sound was left out"], ["the sound was mixed"]
+
+    pipeline = run(OptionalSink(inner, "there is no small one", place="in the small one"), whole)
+
+    assert "in the small one, the sound was left out" in pipeline.report.warnings
+    assert "the sound was mixed" in pipeline.report.warnings
+    assert "the sound was left out" not in pipeline.report.warnings
+
+
 def test_an_abort_is_no_failure_of_its_own() -> None:
     gate = GateSink()
     optional = OptionalSink(gate, "there is no small one")
