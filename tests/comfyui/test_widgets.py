@@ -51,6 +51,10 @@ def images(prompt: Prompt, shape: str = "5,32,48,3") -> Output:
         ({"quality": 63}, "quality: mp4 (H.264) takes 0 (best) to 51 (smallest), got 63"),
         ({"format": "webm (VP9)", "quality": 64}, "quality: expected a whole number from 0 to 63, got 64"),
         ({"format": "gif", "fps": 60.0}, "fps: gif knows at most 50 frames a second, got 60; choose fewer"),
+        (
+            {"format": "mp4 (AV1)", "fps": 300},
+            "fps: mp4 (AV1) knows at most 240 frames a second, got 300; choose fewer",
+        ),
         ({"fps": 0}, "fps: expected 0.01 to 1000 frames a second, got 0"),
         ({"fps": 1001.5}, "fps: expected a number from 0 to 1000, got 1001.5; set the widget"),
         ({"fps": "many"}, "fps: expected a number from 0 to 1000, got 'many'; set the widget"),

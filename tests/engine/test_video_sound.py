@@ -378,6 +378,7 @@ def test_sound_that_is_none_is_refused(samples: np.ndarray, rate: int, message: 
         ({"trim_to_sound": True}, "trim_to_sound needs sound"),
         ({"repeats": -1}, "0 or more repeats, got -1"),
         ({"video": VIDEO_FORMATS["gif"], "fps": Fraction(60)}, "at most 50 frames a second for gif.*got 60"),
+        ({"video": VIDEO_FORMATS["mp4 (AV1)"], "fps": 300}, "at most 240 frames a second for av1.*got 300"),
         ({"video": VIDEO_FORMATS["mp4 (AV1)"], "crf": 0}, "crf must be from 1 to 63 for av1, got 0"),
     ],
 )

@@ -144,6 +144,7 @@ def _av1(name: str, container: str, pixel_format: str, frames: PixelFormat, plan
         fragments=container == "mp4",
         sound=_AAC if container == "mp4" else _OPUS,
         # Beyond that SVT-AV1 refuses.
+        max_rate=Fraction(240),
         min_size=(64, 64),
         max_size=(16384, 8704),
     )

@@ -73,8 +73,8 @@ class EncodingOptions:
             raise ValueError(f"expected a preset of {video.name} ({', '.join(video.presets)}), got {self.preset!r}")
         if video.max_rate is not None and self.rate > video.max_rate:
             raise ValueError(
-                f"expected at most {video.max_rate} frames a second for {video.name}, whose players know no shorter "
-                f"delays, got {float(self.rate):g}"
+                f"expected at most {video.max_rate} frames a second for {video.name}, which knows no shorter delays, "
+                f"got {float(self.rate):g}"
             )
 
 

@@ -89,7 +89,7 @@ class VideoFormat:
         tags: how the file carries text of any length; ``None``: it cannot. Default: ``Tags.CONTAINER``.
         sound: ffmpeg's options for the sound. Default: ``None``, the container has none.
         loops: the container says how often it is to be played. Default: ``False``.
-        max_rate: the most frames a second that players show as such. Default: ``None``.
+        max_rate: the most frames a second that players show as such, or that the encoder takes. Default: ``None``.
         unit: what the width and the height have to be divisible by. Default: ``(2, 2)``.
         min_size: the least width and height, in pixels. Default: ``(1, 1)``.
         max_size: the most. Default: ``(65534, 65534)``.
