@@ -30,7 +30,7 @@ def filename_prefix_input(default: str) -> io.Input:
 
 
 def check_prefix(filename_prefix: str | None) -> None:
-    """Refuse a prefix that leads out of ComfyUI's output folder, without making any folder.
+    """Refuse a prefix that no file can have, or that leads out of ComfyUI's output folder, without making any folder.
 
     Args:
         filename_prefix: ``None``: it is connected, and nobody knows it yet.
@@ -40,10 +40,22 @@ def check_prefix(filename_prefix: str | None) -> None:
     """
     if filename_prefix is None:
         return
+    _check_text(filename_prefix)
     output = os.path.abspath(folder_paths.get_output_directory())
     folder = os.path.abspath(os.path.join(output, os.path.dirname(os.path.normpath(filename_prefix))))
     # Never one without the other, not even on different drives.
     if folder != output and not folder.startswith(os.path.join(output, "")):
+        raise _leads_out(filename_prefix)
+
+
+def _check_text(filename_prefix: str) -> None:
+    try:
+        is_storable = b"\0" not in os.fsencode(filename_prefix)
+    except UnicodeEncodeError:
+        is_storable = False
+    if not is_storable:
+        raise SinkError(f"filename_prefix {filename_prefix!r} holds what no file name can hold; use another name")
+    if os.path.basename(os.path.normpath(filename_prefix)) == os.pardir:
         raise _leads_out(filename_prefix)
 
 
@@ -84,8 +96,10 @@ def target_of(filename_prefix: str, width: int, height: int) -> Target:
         width: of the frames, in pixels; ``height`` likewise.
 
     Raises:
-        SinkError: the prefix leads out of the output folder, or its folder cannot be made or written to.
+        SinkError: no file can have that prefix, or it leads out of the output folder, or its folder cannot be made or
+            written to.
     """
+    _check_text(filename_prefix)
     output = folder_paths.get_output_directory()
     if os.path.normpath(filename_prefix.strip()) == ".":
         filename_prefix = DEFAULT_PREFIX

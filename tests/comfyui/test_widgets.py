@@ -63,6 +63,9 @@ def images(prompt: Prompt, shape: str = "5,32,48,3") -> Output:
         ({"format": "mp4 (H.266)"}, "got 'mp4 (H.266)'; choose one of those, which work here"),
         ({"format": 4}, "format: expected one of mp4 (H.264), "),
         ({"filename_prefix": "../a"}, "filename_prefix '../a' leads out of the output folder"),
+        ({"filename_prefix": ".."}, "filename_prefix '..' leads out of the output folder"),
+        ({"filename_prefix": "a/\0"}, "filename_prefix 'a/\\x00' holds what no file name can hold; use another name"),
+        ({"filename_prefix": "\ud800"}, "filename_prefix '\\ud800' holds what no file name can hold"),
         (
             {"trim_to_audio": True},
             "trim_to_audio: True, but nothing is connected to audio; connect a sound, or switch it off",
