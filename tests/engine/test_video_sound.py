@@ -409,7 +409,7 @@ def test_frames_of_a_size_that_the_codec_has_not_are_refused(
         sink.open(Clip(height=height, width=width, channels=3), Recorder())
 
 
-def test_nan_in_the_sound_is_silence(tmp_path: Path) -> None:
+def test_nan_in_the_sound_is_silence_and_told(tmp_path: Path) -> None:
     samples = np.full((1, 4800), np.nan, np.float32)
     samples[0, :2400] = np.inf
     sink = VideoSink(OutputNames(tmp_path, "a"), fps=10, video=FFV1, sound=Sound(samples, 48_000))
@@ -417,3 +417,13 @@ def test_nan_in_the_sound_is_silence(tmp_path: Path) -> None:
 
     got, _, _ = heard(sink.path)
     assert np.abs(got[:2400] - 1).max() < 1e-6 and not got[2400:].any()
+    assert [note for note in sink.notes if note.startswith("the sound holds NaN, which is silent in the file")]
+
+
+def test_sound_that_is_only_too_loud_has_no_nan_to_be_told(tmp_path: Path) -> None:
+    sink = VideoSink(
+        OutputNames(tmp_path, "a"), fps=10, video=FFV1, sound=Sound(np.full((2, 480), 3e38, np.float32), 48_000)
+    )
+    save(sink, pictures(1))
+
+    assert not sink.notes

@@ -61,6 +61,11 @@ def differences(
             f"the {sound.channels} channels of sound were mixed into {sound.file_channels} (5.1), the most that a file "
             "gets here: ComfyUI cannot read 8 back"
         )
+    if sound is not None and video.sound is not None and not sound.is_finite:
+        notes.append(
+            "the sound holds NaN, which is silent in the file, or infinity, which is as loud as can be; look at the "
+            "node that made it"
+        )
     if untagged:
         notes.append(f"prompt and workflow were left out: {video.name} has no place for them")
     return notes

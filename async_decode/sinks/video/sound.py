@@ -71,6 +71,11 @@ class Sound:
         """How long it is."""
         return Fraction(self.samples.shape[1], self.rate)
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all of its samples are numbers that can be compared with others."""
+        return all(bool(np.isfinite(channel).all()) for channel in self.samples)
+
     def frames(self, rate: Fraction) -> int:
         """How many frames of a video it takes to hear all of it."""
         return max(1, math.ceil(self.seconds * rate))
