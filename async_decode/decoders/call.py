@@ -44,7 +44,8 @@ class Call(abc.ABC):
     ) -> None:
         self._stock, self._entries = stock, entries
         self._told = signature.bind(*arguments, **named).arguments
-        self._name = next(iter(signature.parameters))
+        self._parameters = signature.parameters
+        self._name = next(iter(self._parameters))
         self.x: Tensor = self._told[self._name]
 
     def option(self, name: str) -> Any:
@@ -76,19 +77,12 @@ class Call(abc.ABC):
 class Cached(Call):
     """Wan's way: one list for all, ``feat_cache``, from ``feat_idx`` on; a lone convolution is handed ``cache_x``."""
 
-    def __init__(
-        self,
-        stock: Callable[..., Any],
-        entries: int,
-        signature: inspect.Signature,
-        arguments: tuple[Any, ...],
-        named: dict[str, Any],
-    ) -> None:
-        super().__init__(stock, entries, signature, arguments, named)
-        self._cache: list[Any] | None = self._told.get("feat_cache") if entries else None
+    def __init__(self, *call: Any) -> None:
+        super().__init__(*call)
+        self._cache: list[Any] | None = self._told.get("feat_cache") if self._entries else None
         self._index: list[int] = self._told["feat_idx"] if self._cache is not None else [0]
         self._first = self._index[0]
-        self._handed = entries > 0 and "cache_x" in signature.parameters
+        self._handed = self._entries > 0 and "cache_x" in self._parameters
 
     @property
     def kept(self) -> list[Kept]:
@@ -132,15 +126,8 @@ class Carried(Call):
 
     leaves = True
 
-    def __init__(
-        self,
-        stock: Callable[..., Any],
-        entries: int,
-        signature: inspect.Signature,
-        arguments: tuple[Any, ...],
-        named: dict[str, Any],
-    ) -> None:
-        super().__init__(stock, entries, signature, arguments, named)
+    def __init__(self, *call: Any) -> None:
+        super().__init__(*call)
         #: What the piece before has kept, for this block and those behind it.
         self.carried_in: list[Any] | None = self._told.get("conv_carry_in")
         #: What this piece has kept so far.
@@ -184,16 +171,9 @@ class Remembered(Call):
 
     leaves = True
 
-    def __init__(
-        self,
-        stock: Callable[..., Any],
-        entries: int,
-        signature: inspect.Signature,
-        arguments: tuple[Any, ...],
-        named: dict[str, Any],
-    ) -> None:
-        super().__init__(stock, entries, signature, arguments, named)
-        module = cast(Any, stock).__self__
+    def __init__(self, *call: Any) -> None:
+        super().__init__(*call)
+        module = cast(Any, self._stock).__self__
         self._keepers = [part for part in module.modules() if hasattr(part, "temporal_cache_state")]
         self._thread = threading.get_ident()
 
