@@ -111,12 +111,16 @@ def test_a_video_keeps_alpha_or_says_that_it_does_not(
     assert any("alpha" in warning for warning in warnings) is (pixels != "yuva"), warnings
 
 
-def test_a_vae_that_was_moved_to_a_device_decodes_there(client: Client, models: Models) -> None:
-    if not client.object_info("SelectVAEDevice"):
+@pytest.mark.parametrize("device", ["default", "gpu:0", "gpu:1"])
+def test_a_vae_that_was_moved_to_a_device_decodes_there(client: Client, models: Models, device: str) -> None:
+    node = client.object_info("SelectVAEDevice").get("SelectVAEDevice")
+    if not node:
         pytest.skip("this ComfyUI has no Select VAE Device")
+    if device not in str(node["input"]["required"]["device"]):
+        pytest.skip(f"this ComfyUI's Select VAE Device does not offer {device}: the machine has fewer GPUs")
     prompt = Prompt()
     samples, vae = random_latent(prompt, *WIDE), models.load(prompt, "wan21")
-    moved = client.add(prompt, "SelectVAEDevice", vae=vae, device="default")
+    moved = client.add(prompt, "SelectVAEDevice", vae=vae, device=device)
     ours, stock = (
         prompt.add("TestSaveTensor", images=client.add(prompt, decode, samples=samples, vae=of))
         for decode, of in (("AsyncVAEDecode", moved), ("VAEDecode", vae))
