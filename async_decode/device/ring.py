@@ -7,6 +7,8 @@ The protocol of one slot on CUDA and ROCm (two events):
 3. host: wait for ``copied`` asleep; from then on ``staging`` may be filled again, even while sinks still read ``host``;
 4. sinks read ``host``; when the last is done with it, ``host`` may be copied to again.
 
+``host`` is pinned by the thread that copies, while the decoder goes on: it takes some 16 ms for 300 MB.
+
 Elsewhere (CPU, MPS, XPU) filling a slot copies synchronously into ``host``, which is its own staging.
 
 A ring knows nothing of threads: who may touch which slot when is the pipeline's business. No other module asks what
@@ -42,7 +44,7 @@ class Slot:
         index: its number in the ring.
         place: number of its staging, which it may share with other slots.
         staging: one tensor ``(chunk_frames, *Clip.frame_shape)`` on the compute device for each pixel format.
-        host: their counterparts in host memory; the same tensors in a unified ring.
+        host: their counterparts in host memory; the same tensors in a unified ring. Empty until ``Ring.prepare``.
         staging_nan: ``(chunk_frames,)`` bool, which frames hold a NaN; ``host_nan`` its counterpart.
     """
 
@@ -93,9 +95,8 @@ class Ring(abc.ABC):
     Attributes:
         slots: the slots.
         unified: staging and host are the same memory, so a slot is free only when the sinks are done with it.
-        pinned: the host memory is page-locked; ``None`` where that has no meaning.
+        pinned: the host memory is page-locked; ``None`` where that has no meaning, and until ``prepare``.
         device_bytes: device memory that the ring holds; ``host_bytes`` likewise.
-        warnings: what did not go as asked, for the report.
     """
 
     unified: bool
@@ -108,9 +109,12 @@ class Ring(abc.ABC):
         self.depth = plan.depth
         self.host_depth = plan.host_depth
         self.chunk_frames = plan.chunk_frames
-        self.warnings: list[str] = []
         self.slots: list[Slot] = []
-        self.host_bytes = 0
+        self.host_bytes = self._block_bytes(self.host_depth)
+
+    def prepare(self) -> list[str]:
+        """Get what only ``transfer`` needs, once, in the thread that calls that; what did not go as asked."""
+        return []
 
     @abc.abstractmethod
     def record_filled(self, chunk: Chunk) -> None:
@@ -130,7 +134,7 @@ class Ring(abc.ABC):
         for slot in self.slots:
             # Somebody may still know the slot, as after an error.
             slot.staging, slot.host = {}, {}
-            slot.staging_nan = slot.host_nan = torch.empty(0, dtype=torch.bool)
+            slot.staging_nan = slot.host_nan = _no_flags()
         self.slots.clear()
 
     def _carve(self, block: Tensor, count: int) -> list[tuple[dict[PixelFormat, Tensor], Tensor]]:
@@ -162,8 +166,7 @@ class SyncRing(Ring):
 
     def __init__(self, clip: Clip, formats: Iterable[PixelFormat], plan: RingPlan) -> None:
         super().__init__(clip, formats, plan)
-        block = torch.empty(self._block_bytes(self.host_depth), dtype=torch.uint8)
-        self.host_bytes = block.nbytes
+        block = torch.empty(self.host_bytes, dtype=torch.uint8)
         for index, (tensors, flags) in enumerate(self._carve(block, self.host_depth)):
             self.slots.append(Slot(index, index, tensors, tensors, flags, flags))
 
@@ -178,27 +181,32 @@ class CudaRing(Ring):
     """For CUDA and ROCm: a copy stream, pinned host memory, an event for each place and one for each slot."""
 
     unified = False
+    pinned = None
 
     def __init__(self, clip: Clip, formats: Iterable[PixelFormat], plan: RingPlan, device: torch.device) -> None:
         super().__init__(clip, formats, plan)
         self.device = device
         self.copy_stream = torch.cuda.Stream(device)
         staging_block = torch.empty(self._block_bytes(self.depth), dtype=torch.uint8, device=device)
-        # Else memory is pinned by way of the current device, which may be one that nobody uses.
-        with current_device(device):
-            host_block = self._pinned_block()
         self.device_bytes = staging_block.nbytes
-        self.host_bytes = host_block.nbytes
         # blocking: a waiting thread sleeps instead of spinning on a core that a writer could use.
         self._decoded = [torch.cuda.Event(enable_timing=True, blocking=True) for _ in range(self.depth)]
         self._copied = [torch.cuda.Event(enable_timing=True, blocking=True) for _ in range(self.host_depth)]
         places = self._carve(staging_block, self.depth)
-        for index, (host, host_nan) in enumerate(self._carve(host_block, self.host_depth)):
+        for index in range(self.host_depth):
             staging, staging_nan = places[index % self.depth]
-            self.slots.append(Slot(index, index % self.depth, staging, host, staging_nan, host_nan))
+            self.slots.append(Slot(index, index % self.depth, staging, {}, staging_nan, _no_flags()))
 
-    def _pinned_block(self) -> Tensor:
-        size = self._block_bytes(self.host_depth)
+    def prepare(self) -> list[str]:
+        # Else memory is pinned by way of the current device, which may be one that nobody uses.
+        with current_device(self.device):
+            block, warnings = self._pinned_block()
+        for slot, (host, host_nan) in zip(self.slots, self._carve(block, self.host_depth), strict=True):
+            slot.host, slot.host_nan = host, host_nan
+        return warnings
+
+    def _pinned_block(self) -> tuple[Tensor, list[str]]:
+        size = self.host_bytes
         try:
             # One block: torch rounds every pinned allocation up to a power of two.
             block = torch.empty(size, dtype=torch.uint8, pin_memory=True)
@@ -207,14 +215,14 @@ class CudaRing(Ring):
         else:
             if block.is_pinned():
                 self.pinned = True
-                return block
+                return block, []
             reason = "the allocator returned pageable memory"
         self.pinned = False
-        self.warnings.append(
+        warning = (
             f"{size / 2**20:.0f} MiB of host memory could not be pinned ({reason}): copies to the host wait for the "
             "device; use a smaller chunk_size or buffer_depth"
         )
-        return torch.empty(size, dtype=torch.uint8)
+        return torch.empty(size, dtype=torch.uint8), [warning]
 
     def record_filled(self, chunk: Chunk) -> None:
         self._decoded[chunk.slot.place].record(torch.cuda.current_stream(self.device))
@@ -319,6 +327,10 @@ def make_ring(clip: Clip, formats: Iterable[PixelFormat], plan: RingPlan, device
 def is_unified(device: torch.device) -> bool:
     """Whether a ring for ``device`` is host memory that is filled at once, so that there is nothing to be copied."""
     return device.type != "cuda"
+
+
+def _no_flags() -> Tensor:
+    return torch.empty(0, dtype=torch.bool)
 
 
 def _give_back_pinned() -> None:

@@ -312,8 +312,8 @@ class FramePipeline(RunStatus):
             recorder=self.recorder,
             clock=self._running("submit"),
             copied=self.copied,
+            warnings=self.warnings,
         )
-        self.warnings.extend(self._stages.warnings)
         return self._stages
 
     def _is_worth_saving(self, error: BaseException) -> bool:

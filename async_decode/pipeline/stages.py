@@ -35,13 +35,13 @@ class Stages:
         recorder: gets the spans.
         clock: follows the device.
         copied: becomes done when the last chunk is on the host and with the sinks, or copying has failed.
+        warnings: gets what did not go as asked.
 
     Attributes:
         clip: geometry of the frames.
         ring: the memory through which they travel.
         filler: takes pieces.
         copying: the thread that copies.
-        warnings: what did not go as asked.
 
     Raises:
         Exception: there is no memory for the ring (nothing has been opened), or what a sink raised (the flow has it).
@@ -61,9 +61,10 @@ class Stages:
         recorder: Recorder,
         clock: Clock,
         copied: Future[None],
+        warnings: list[str],
     ) -> None:
         self.clip = clip
-        self.warnings: list[str] = []
+        self._warnings = warnings
         self._finish = finish
         self._device = device
         self._flow = flow
@@ -77,7 +78,14 @@ class Stages:
             self.ring.close()
             raise
         self.copying = CopyThread(
-            self.ring, sinks, flow=flow, recorder=recorder, clock=clock, device=device, copied=copied
+            self.ring,
+            sinks,
+            flow=flow,
+            recorder=recorder,
+            clock=clock,
+            device=device,
+            copied=copied,
+            warnings=warnings,
         )
         self.filler = ChunkFiller(
             self.ring, finish, flow=flow, recorder=recorder, clock=clock, in_turn=buffer_depth == 1
@@ -135,13 +143,11 @@ class Stages:
             backlog=backlog,
         )
         if (plan.depth, plan.chunk_frames) != (buffer_depth, chunk):
-            self.warnings.append(
+            self._warnings.append(
                 f"{buffer_depth} slots of {chunk} frames would take too much memory: the ring has {plan.depth} of "
                 f"{plan.chunk_frames}, {plan.bytes / 2**20:.0f} MiB"
             )
-        ring = make_ring(self.clip, formats, plan, device)
-        self.warnings.extend(ring.warnings)
-        return ring
+        return make_ring(self.clip, formats, plan, device)
 
 
 def formats_of(sinks: Sequence[Sink]) -> list[PixelFormat]:

@@ -43,6 +43,18 @@ def test_everything_is_recorded_on_the_pipelines_device(cuda: FakeCuda, buffer_d
     assert pipeline.report.stages[Stage.COPY].spans == pipeline.report.chunks == 4
 
 
+def test_host_memory_that_cannot_be_pinned_is_told(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: False)
+    frames = torch.rand(5, 4, 6, 3)
+    sink = CollectSink()
+    with FramePipeline([sink], chunk_size=2, device=DEVICE, finish=FinishedFrames()) as pipeline:
+        pipeline.submit(on_device(frames))
+
+    assert np.array_equal(sink.frames, frames.numpy())
+    assert pipeline.report.pinned is False
+    assert [warning for warning in pipeline.report.warnings if "could not be pinned" in warning]
+
+
 def test_staging_is_given_back_after_its_copy_has_been_waited_for(
     cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,12 +157,13 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> tuple[CudaRing, list[Any], Stre
         plan_ring(CLIP, [PixelFormat.UINT8], depth=2, chunk_frames=4),
         torch.device("cuda", 1),
     )
+    assert cuda.pinned_on == [], "the decoder does not wait for memory on the host"
+    assert ring.prepare() == [] and cuda.pinned_on == [1] and ring.pinned is True
     for slot in ring.slots:
         slot.staging = {PixelFormat.UINT8: _Memory(cuda.calls, f"staging{slot.index}")}  # type: ignore[dict-item]
         slot.host = {PixelFormat.UINT8: _Memory(cuda.calls, f"host{slot.index}")}  # type: ignore[dict-item]
         slot.staging_nan = _Memory(cuda.calls, f"staging_nan{slot.index}")  # type: ignore[assignment]
         slot.host_nan = _Memory(cuda.calls, f"host_nan{slot.index}")  # type: ignore[assignment]
-    assert cuda.pinned_on == [1]
     return ring, cuda.calls, cuda.current_stream(1)
 
 
@@ -194,6 +195,7 @@ def test_slots_of_a_backlog_share_the_places_on_the_device(monkeypatch: pytest.M
         CLIP, formats, plan_ring(CLIP, formats, depth=2, chunk_frames=4, backlog=1 << 20), torch.device("cuda", 1)
     )
 
+    ring.prepare()
     assert [slot.place for slot in ring.slots] == [0, 1, 0, 1, 0]
     assert len({slot.staging[formats[0]].data_ptr() for slot in ring.slots}) == 2
     assert len({slot.host[formats[0]].data_ptr() for slot in ring.slots}) == 5
@@ -229,6 +231,6 @@ def test_memory_that_cannot_be_pinned_is_reported(monkeypatch: pytest.MonkeyPatc
         return empty(*size, **rest)
 
     monkeypatch.setattr(torch, "empty", refuse)
-    block = CudaRing._pinned_block(ring)  # type: ignore[arg-type]
-    assert ring.pinned is False and block.nbytes == ring._block_bytes(2)
-    assert "could not be pinned (CUDA error: out of memory)" in ring.warnings[0]
+    block, warnings = CudaRing._pinned_block(ring)  # type: ignore[arg-type]
+    assert ring.pinned is False and block.nbytes == ring.host_bytes == ring._block_bytes(2)
+    assert len(warnings) == 1 and "could not be pinned (CUDA error: out of memory)" in warnings[0]
