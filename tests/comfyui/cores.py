@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 VARIABLE = "COMFYUI_PATH"
 DEFAULT = ("~/comfy/ComfyUI", "~/comfy/ComfyUI-0.3.64")
 #: Where a checkout may be whose environment has a newer front end: for the browser's tests alone.
@@ -69,6 +67,9 @@ def find_cores(front_ends: bool = False) -> tuple[list[Core], list[str]]:
 
 def core_params(front_ends: bool = False) -> list[Any]:
     """The checkouts as parameters of a fixture; where there is none, one parameter that skips and says why."""
+    # Not there where a benchmark looks for a checkout.
+    import pytest
+
     cores, missing = find_cores(front_ends)
     if cores and importlib.util.find_spec("aiohttp") is None:
         cores, missing = [], ["aiohttp is not installed, which the tests talk to ComfyUI's websocket with"]

@@ -28,6 +28,7 @@ WIDTHS = {
     "wan22-full": ("wan22", 256),
     "sd": ("sd", 32),
     "sd-full": ("sd", 128),
+    "ltx-full": ("ltx", 128),
 }
 FULL = "-full"
 
@@ -77,10 +78,14 @@ def write_latent(folder: Path, shape: Sequence[int], seed: int = 0) -> str:
         seed: what it is drawn from.
     """
     name = f"{'x'.join(map(str, shape))}-{seed}.latent"
-    drawn = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-    # Without the second key LoadLatent takes the file for one of an older kind and scales it.
-    save_file({"latent_tensor": drawn, "latent_format_version_0": torch.tensor([])}, folder / name)
+    save_latent(folder / name, torch.randn(*shape, generator=torch.Generator().manual_seed(seed)))
     return name
+
+
+def save_latent(file: Path, latent: torch.Tensor) -> None:
+    """Write ``latent`` as stock's SaveLatent does."""
+    # Without the second key LoadLatent takes the file for one of an older kind and scales it.
+    save_file({"latent_tensor": latent.contiguous(), "latent_format_version_0": torch.tensor([])}, file)
 
 
 def random_latent(prompt: Prompt, *shape: int, seed: int = 0, dtype: str = "float32", kind: str = "random") -> Output:

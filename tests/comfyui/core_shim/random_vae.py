@@ -9,6 +9,7 @@ which the loader turns into the type that it computes in.
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -33,12 +34,19 @@ SD = {
     "attn_resolutions": [],
     "dropout": 0.0,
 }
-#: Of the encoder, core reads this one to learn the number of image channels.
-LOOKED_AT = "encoder.conv1.weight"
+#: Of the encoders, core reads these: the number of Wan's image channels, and which LTX it is.
+LOOKED_AT = ("encoder.conv1.weight", "encoder.down_blocks.1.conv.conv.bias")
+
+
+def ltx_config():
+    """Core's for LTX-Video 0.9.5, without the noise that its decode would draw anew each time (as LTX-2 has it)."""
+    from comfy.ldm.lightricks.vae.causal_video_autoencoder import VideoVAE
+
+    return {**VideoVAE.get_default_config(None, 2), "timestep_conditioning": False}
 
 
 def build(family: str, width: int):
-    """Core's own class, at ``width`` channels in the decoder's last level."""
+    """Core's own class, at ``width`` channels in the decoder's last level (LTX: in its only width)."""
     if family == "wan21":
         from comfy.ldm.wan.vae import WanVAE
 
@@ -51,7 +59,11 @@ def build(family: str, width: int):
         from comfy.ldm.models.autoencoder import AutoencoderKL
 
         return AutoencoderKL(ddconfig={**SD, "ch": width}, embed_dim=4)
-    raise SystemExit(f"unknown family {family!r}: expected wan21, wan22 or sd")
+    if family == "ltx":
+        from comfy.ldm.lightricks.vae.causal_video_autoencoder import VideoVAE
+
+        return VideoVAE(config=ltx_config())
+    raise SystemExit(f"unknown family {family!r}: expected wan21, wan22, sd or ltx")
 
 
 def main(core: str, family: str, width: str, file: str) -> None:
@@ -67,7 +79,7 @@ def main(core: str, family: str, width: str, file: str) -> None:
     generator = torch.Generator().manual_seed(0)
     weights = {}
     for name, like in build(family, int(width)).state_dict().items():
-        if name.startswith("encoder.") and name != LOOKED_AT:
+        if name.startswith("encoder.") and name not in LOOKED_AT:
             continue
         if "bias" in name:
             drawn = torch.randn(like.shape, generator=generator) * 0.02
@@ -77,7 +89,8 @@ def main(core: str, family: str, width: str, file: str) -> None:
             drawn = torch.ones(like.shape)
         weights[name] = drawn.to(torch.bfloat16)
     part = Path(file).with_suffix(".part")
-    save_file(weights, part)
+    # Its structure is told in the file.
+    save_file(weights, part, {"config": json.dumps({"vae": ltx_config()})} if family == "ltx" else None)
     part.replace(file)
 
 
