@@ -1,11 +1,14 @@
-"""Clips a minute on one, two and more GPUs: the cluster's own actor, one process a GPU, without Ray around it.
+"""Clips a minute on one, two and more GPUs: the cluster's own actor, one process a GPU, with Ray around it or without.
 
 ::
 
     python tests/benchmarks/many_gpus.py --gpus 1,2,4 --clips 10 --out results.json
+    python tests/benchmarks/many_gpus.py --gpus 1,2 --clips 10 --ray --out results.json
 
 Every arm decodes the same clips (so many for each GPU) with Diffusers' Wan 2.1 at full width and random weights into
-H.264. An arm's time is from when all actors have decoded one clip beforehand until the last clip is whole.
+H.264. An arm's time is from when all actors have decoded one clip beforehand until the last clip is whole; with Ray,
+from when as many clips are whole as there are two for each actor, which are not counted. With ``--ray`` comes one more
+run on all GPUs, in which an actor is killed in the middle of a clip.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ import json
 import multiprocessing
 import os
 import platform
+import signal
 import sys
 import tempfile
+import threading
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -31,18 +36,23 @@ def main() -> None:
     parser.add_argument("--gpus", default="1,2,4")
     parser.add_argument("--clips", type=int, default=10, help="for each GPU")
     parser.add_argument("--preset", default="veryfast")
+    parser.add_argument("--ray", action="store_true", help="each number of GPUs with Ray as well")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         vae, latents = _make(Path(folder))
-        arms = [
-            _arm(Path(folder), vae, latents, int(count), options.clips, options.preset)
-            for count in options.gpus.split(",")
-        ]
-    found = {**_environment(), "clip": "Wan 2.1 (Diffusers), bf16, 81 frames, 1280x720, H.264", "arms": arms}
-    first = arms[0]["clips_a_minute"]
-    for arm in arms:
-        arm["over_the_first"] = round(arm["clips_a_minute"] / first, 3)
+        counts = [int(count) for count in options.gpus.split(",")]
+        arms = [_arm(Path(folder), vae, latents, count, options.clips, options.preset) for count in counts]
+        found = {**_environment(), "clip": "Wan 2.1 (Diffusers), bf16, 81 frames, 1280x720, H.264", "arms": arms}
+        if options.ray:
+            with_ray = [_ray_arm(Path(folder), vae, latents, count, options.clips, options.preset) for count in counts]
+            found["with_ray"] = with_ray
+            found["with_ray_one_killed"] = _killed(Path(folder), vae, latents, max(counts), options.preset)
+            hashes = {tuple(arm["frames_hashes"]) for arm in [*arms, *with_ray, found["with_ray_one_killed"]]}
+            assert len(hashes) == 1, "with Ray the frames differ"
+    for group in (arms, found.get("with_ray", [])):
+        for arm in group:
+            arm["over_the_first"] = round(arm["clips_a_minute"] / group[0]["clips_a_minute"], 3)
     options.out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
 
@@ -104,6 +114,94 @@ def _arm(folder: Path, vae: Path, latents: list[Path], gpus: int, clips: int, pr
         "frames_hashes": sorted(hash[:12] for hash in hashes.values()),
         "exact": all(line["exact"] for line in told),
         "bounded": all(line["bounded"] for line in told),
+    }
+
+
+def _ray_arm(folder: Path, vae: Path, latents: list[Path], gpus: int, clips: int, preset: str) -> dict[str, Any]:
+    from async_decode.cluster import Options, VAEPlace, decode_many
+
+    warm = 2 * gpus
+    began = time.monotonic()
+    ended: list[float] = []
+
+    def told(line: dict[str, Any]) -> None:
+        if line["status"] == "done":
+            ended.append(time.monotonic())
+
+    outcome = decode_many(
+        _names(folder / f"ray-{gpus}", latents, warm + clips * gpus),
+        str(folder / f"ray-{gpus}-out" / "{name}.mp4"),
+        vae=VAEPlace(path=str(vae), dtype="bfloat16", normalized=False),
+        options=Options(fps=16, preset=preset),
+        ray="auto",
+        workers=gpus,
+        on_line=told,
+    )
+    seconds = ended[-1] - ended[warm - 1]
+    return {
+        "gpus": gpus,
+        "clips": clips * gpus,
+        "seconds": round(seconds, 2),
+        "clips_a_minute": round(60 * clips * gpus / seconds, 2),
+        "seconds_until_first": round(ended[0] - began, 1),
+        **_told(outcome.lines, folder / f"ray-{gpus}-out"),
+    }
+
+
+def _killed(folder: Path, vae: Path, latents: list[Path], gpus: int, preset: str) -> dict[str, Any]:
+    """Eight clips on ``gpus``, while an actor is killed one second after it was given its second clip."""
+    import psutil
+
+    from async_decode.cluster import Options, VAEPlace, decode_many
+
+    killed: list[str] = []
+    done: list[str] = []
+
+    def kill() -> None:
+        for process in psutil.Process().children(recursive=True):
+            if process.name().startswith("ray::DecodeA"):
+                killed.append(process.name())
+                process.send_signal(signal.SIGKILL)
+                return
+
+    def told(line: dict[str, Any]) -> None:
+        if line["status"] == "done":
+            done.append(line["clip"])
+            if len(done) == gpus:
+                threading.Timer(1.0, kill).start()
+
+    outcome = decode_many(
+        _names(folder / "killed", latents, 8),
+        str(folder / "killed-out" / "{name}.mp4"),
+        vae=VAEPlace(path=str(vae), dtype="bfloat16", normalized=False),
+        options=Options(fps=16, preset=preset),
+        ray="auto",
+        workers=gpus,
+        on_line=told,
+    )
+    assert killed, "no actor was killed"
+    return {"gpus": gpus, "killed": killed, **_told(outcome.lines, folder / "killed-out")}
+
+
+def _names(folder: Path, latents: list[Path], count: int) -> list[Path]:
+    """``count`` names for ``latents``, each of them in turn."""
+    folder.mkdir()
+    names = [folder / f"{number:03}.pt" for number in range(count)]
+    for number, name in enumerate(names):
+        os.link(latents[number % len(latents)], name)
+    return names
+
+
+def _told(lines: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """What the lines of a run with Ray say, in which every clip has to be whole."""
+    assert all(line["status"] == "done" for line in lines), lines
+    files = sorted(path.name for path in folder.glob("*.mp4"))
+    assert files == sorted(Path(line["file"]).name for line in lines), files
+    return {
+        "files": len(files),
+        "frames_hashes": sorted({line["hash"][:12] for line in lines}),
+        "exact": all(line["exact"] for line in lines),
+        "bounded": all(line["bounded"] for line in lines),
     }
 
 
