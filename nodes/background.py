@@ -4,8 +4,9 @@ A node that finishes in the background returns when its last frame has left the 
 the second pass, the names) goes on in a thread of its own; ``saved`` or ``failed`` on the websocket, and the run's
 state under ``/async_vae_decode/runs/{id}``, say how it ended.
 
-At most ``MOST`` runs are in the background at once; one more waits for the first of them, since each holds a ring. When
-the server ends, they get ``GRACE`` seconds more, then they are cut short: what is left plays.
+At most ``MOST`` runs are in the background at once; one more waits for the first of them, since each holds a ring. One
+that gets no further for a minute (or as long as its node took, where that is more) is cut short, and so makes room.
+When the server ends, they get ``GRACE`` seconds more, then they are cut short: what is left plays.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class BackgroundRun:
             self._held.close()
         except BaseException as error:
             self.error = error
-        report = pipeline.report
+        report, told = pipeline.report, _told(self.error, pipeline)
         warnings, outcome = report.warnings, report.outcome
         for warning in warnings:
             logging.warning("Async VAE Decode: %s", warning)
@@ -108,10 +109,20 @@ class BackgroundRun:
             self._events.tell(SAVED, {"output": self._shown()})
         else:
             if outcome == "cancelled":
-                logging.warning("Async VAE Decode: saving in the background was cut short: %s", self.error)
+                logging.warning("Async VAE Decode: saving in the background was cut short: %s", told)
             else:
-                logging.error("Async VAE Decode: saving in the background has failed: %s", self.error)
-            self._events.tell(FAILED, {"state": outcome, "message": str(self.error), "warnings": list(warnings)})
+                logging.error("Async VAE Decode: saving in the background has failed: %s", told)
+            self._events.tell(FAILED, {"state": outcome, "message": told, "warnings": list(warnings)})
+
+
+def _told(error: BaseException | None, pipeline: FramePipeline) -> str:
+    """What a run ended with, and where there is what it had saved of a video."""
+    told = str(error)
+    for sink in pipeline.sinks:
+        path = sink.path if getattr(sink, "cut_short", False) else None
+        if path is not None and str(path) not in told:
+            told = f"{told}\nWhat was encoded until then is in {path}."
+    return told
 
 
 class BackgroundRuns:

@@ -15,7 +15,7 @@ from typing import Any
 import comfy.utils
 from comfy import model_management
 
-from ..async_decode import Cancelled, FramePipeline
+from ..async_decode import Cancelled, FramePipeline, SinkError
 from ..async_decode.sinks import OptionalSink, Patience, PreviewSink, Sink
 from . import background, cancels, events
 
@@ -51,8 +51,11 @@ class NodeRun:
         #: Since the node has returned, or will in a moment.
         self._has_returned = False
         self._over = False
+        self._began = time.monotonic()
         #: Since another branch of the prompt has failed.
         self._patience: Patience | None = None
+        #: Since the node has returned: nobody is there any more who would cancel what gets no further.
+        self._alone: Patience | None = None
         self.pipeline = FramePipeline(
             [*sinks, *([OptionalSink(self._preview, "the live preview ended")] if self._preview else [])],
             cancels=(model_management.InterruptProcessingException, asyncio.CancelledError, Cancelled),
@@ -81,6 +84,8 @@ class NodeRun:
         if self._has_returned:
             # What the user cancels now is another prompt.
             background.runs.go_on()
+            if self._alone is not None and self._alone.ended(self._progress()):
+                raise SinkError(f"it got no further for {self._alone.seconds:.0f} s, and was ended")
             return
         model_management.throw_exception_if_processing_interrupted()
         pipeline = self.pipeline
@@ -106,6 +111,7 @@ class NodeRun:
         failed = self.pipeline.error is not None or (closing.done() and closing.exception() is not None)
         if held is None or failed:
             return None
+        self._alone = Patience(time.monotonic() - self._began)
         self._has_returned = True
         run = background.BackgroundRun(self.pipeline, held.pop_all(), self._events, lambda: self._output(files))
         background.runs.take(run)
@@ -136,8 +142,13 @@ class NodeRun:
                 continue
             if cancels.noted_user(self._events.prompt_id):
                 raise asyncio.CancelledError("another branch has failed, and the user has cancelled")
-            if self._patience.ended((self.pipeline.received, self.pipeline.written)):
+            if self._patience.ended(self._progress()):
                 raise asyncio.CancelledError("another branch has failed, and saving gets no further")
+
+    def _progress(self) -> object:
+        """How far the run is: something new as long as any of its sinks gets on."""
+        pipeline = self.pipeline
+        return (pipeline.received, pipeline.written, *(sink.progress for sink in pipeline.sinks))
 
     def ui(self, files: FilesShown) -> dict[str, list[Any]]:
         """What the node shows when it returns: its files, and the report, which says whether they are whole yet."""

@@ -77,6 +77,14 @@ class Sink(abc.ABC):
             Exception: the first error of the sink, if it was not raised before.
         """
 
+    @property
+    def progress(self) -> object:
+        """How far it is, in whatever it counts beside the frames that it is done with; from any thread.
+
+        It changes as long as the sink gets on, while it closes, too. Default: ``None``, there is nothing else to tell.
+        """
+        return None
+
     @abc.abstractmethod
     def abort(self) -> None:
         """Stop as soon as possible, from any thread, at any time, any number of times.

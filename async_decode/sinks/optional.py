@@ -69,6 +69,14 @@ class OptionalSink(Sink):
             return [f"{self._missing}: {self.error}"]
         return [note if self._place is None else f"{self._place}, {note}" for note in self._sink.notes]
 
+    @property
+    def progress(self) -> object:
+        """Something new each time while the watch looks after it, and ends it in time: nobody else has to."""
+        is_watched = self._watch is not None and self.error is None and not self._over.is_set()
+        with self._lock:
+            is_awaited = self._pending > 0 or self._close_was_called
+        return time.monotonic() if is_watched and is_awaited else None
+
     def prepare(self) -> None:
         super().prepare()
         self._attempt(self._sink.prepare)

@@ -232,6 +232,38 @@ def test_a_disk_that_is_full_after_the_prompts_success(
     check_usable(client, server, models)
 
 
+def test_encoders_that_hang_are_cut_short_and_make_room(
+    own_client: Client, own_ffmpeg: Server, encoders: Encoders, models: Models
+) -> None:
+    encoders.go()
+    encoders.hang(taken=9 * 24 * 16 * 3)
+    own_client.post("/probe/patience/3", {})
+    hanging = [video_prompt(own_client, models, f"hung/{seed}", seed=seed) for seed in range(2)]
+    results = [own_client.run(prompt) for prompt, _ in hanging]
+    own_client.post("/probe/patience/60", {})
+    encoders.go()
+    prompt, node = video_prompt(own_client, models, "hung/2", seed=2)
+
+    third = own_client.run(prompt)
+
+    own_client.events.wait(SAVED, run=run_of(third, node))
+    assert probe(files_of(own_ffmpeg, third, node)[0]).frames == 17
+    for seed, (result, (_, hung)) in enumerate(zip(results, hanging, strict=True)):
+        told = own_client.events.wait(FAILED, run=run_of(result, hung)).data
+        assert told["state"] == "failed" and state_of(own_client, run_of(result, hung)) == "failed"
+        left = own_ffmpeg.output / "hung" / f"{seed}_00001_cut-short.mp4"
+        assert told["message"].startswith("it got no further for 3 s, and was ended")
+        assert str(left) in told["message"]
+        assert probe(left).frames == 9
+    assert names_in(own_ffmpeg.output / "hung") == [
+        "0_00001_cut-short.mp4",
+        "1_00001_cut-short.mp4",
+        "2_00001_.mp4",
+    ]
+    wait_for_end(own_ffmpeg)
+    check_usable(own_client, own_ffmpeg, models)
+
+
 def test_an_interrupt_ends_the_prompt_that_runs_and_not_the_file_of_another(
     own_client: Client, own_ffmpeg: Server, encoders: Encoders, models: Models
 ) -> None:
@@ -318,23 +350,56 @@ def test_a_node_that_reads_the_video_waits_for_it(
     assert probe(files_of(own_ffmpeg, result, again)[0]).frames == 17
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_the_servers_end_lets_a_file_be_finished(
-    start_server: Callable[..., Server], connect: Callable[[Server], Client], models: Models, tmp_path: Path, sent: int
-) -> None:
-    doomed = start_server(env={"IMAGEIO_FFMPEG_EXE": str(tmp_path / "ffmpeg")})
-    (tmp_path / "ffmpeg").symlink_to(doomed.base / "ffmpeg")
-    encoders = Encoders(doomed)
-    encoders.stop()
-    client = connect(doomed)
-    prompt, _ = video_prompt(client, models, "end/a")
-    client.run(prompt)
-    start = doomed.log_size()
-
-    os.kill(doomed.pid, sent)
-    wait_until(lambda: "in the background have" in doomed.log(start), "the server's end")
+@pytest.fixture
+def doomed(start_server: Callable[..., Server], tmp_path: Path) -> Iterator[tuple[Server, Encoders]]:
+    """A server that the test ends, and its encoders."""
+    server = start_server(env={"IMAGEIO_FFMPEG_EXE": str(tmp_path / "ffmpeg")})
+    (tmp_path / "ffmpeg").symlink_to(server.base / "ffmpeg")
+    encoders = Encoders(server)
+    yield server, encoders
     encoders.go()
 
-    wait_until(lambda: not doomed.running, "the end of the process")
-    assert names_in(doomed.output / "end") == ["a_00001_.mp4"]
-    assert probe(doomed.output / "end" / "a_00001_.mp4").frames == 17
+
+ENDS: dict[str, Callable[[Server, Client], object]] = {
+    "Ctrl-C": lambda server, _: os.kill(server.pid, signal.SIGINT),
+    "SIGTERM": lambda server, _: os.kill(server.pid, signal.SIGTERM),
+    "restart": lambda _, client: client.post("/probe/exec", {}),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_servers_end_lets_a_file_be_finished(
+    doomed: tuple[Server, Encoders], connect: Callable[[Server], Client], models: Models, end: str
+) -> None:
+    server, encoders = doomed
+    encoders.stop()
+    client = connect(server)
+    prompt, _ = video_prompt(client, models, "end/a")
+    client.run(prompt)
+    start = server.log_size()
+
+    ENDS[end](server, client)
+    wait_until(lambda: "in the background have" in server.log(start), "the server's end")
+    encoders.go()
+
+    wait_until(lambda: not server.running, "the end of the process")
+    assert names_in(server.output / "end") == ["a_00001_.mp4"]
+    assert probe(server.output / "end" / "a_00001_.mp4").frames == 17
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_servers_end_cuts_short_what_takes_too_long(
+    doomed: tuple[Server, Encoders], connect: Callable[[Server], Client], models: Models, end: str
+) -> None:
+    server, encoders = doomed
+    encoders.hang(taken=9 * 24 * 16 * 3)
+    client = connect(server)
+    client.post("/probe/grace/1", {})
+    prompt, _ = video_prompt(client, models, "end/a")
+    client.run(prompt)
+
+    ENDS[end](server, client)
+
+    wait_until(lambda: not server.running, "the end of the process")
+    assert names_in(server.output / "end") == ["a_00001_cut-short.mp4"]
+    assert probe(server.output / "end" / "a_00001_cut-short.mp4").frames == 9

@@ -15,12 +15,13 @@ import torch
 
 from async_decode import Cancelled, FramePipeline, SinkError
 from async_decode.device.conversion import FinishedFrames
-from async_decode.frames import FrameArray
+from async_decode.frames import Clip, FrameArray
 from async_decode.sinks import OptionalSink, VideoSink
 from async_decode.sinks import optional as optional_sink
 from async_decode.sinks import patience as sink_patience
 from async_decode.sinks.files import OutputNames
 from async_decode.sinks.workers import running_future
+from async_decode.spans import Recorder
 from tests.engine.sink_tools import PATIENCE, ffmpeg_children, nothing_survives, probe, small_disk
 from tests.engine.toy import CollectSink, FailingSink, GateSink
 
@@ -240,3 +241,25 @@ def test_a_stopped_encoder_of_the_small_video_does_not_hold_the_large_one(tmp_pa
     assert file.path is not None and not file.cut_short
     assert probe(file.path).frames == FRAMES
     assert "it got no further for" in str(optional.error)
+
+
+def test_it_gets_on_as_long_as_the_watch_waits_for_it() -> None:
+    hanging = HangingSink("close")
+    watched, unwatched = OptionalSink(hanging, "", progress=lambda: 0), OptionalSink(CollectSink(), "")
+    for sink in (watched, unwatched):
+        sink.open(Clip(height=2, width=2, channels=3), Recorder())
+    assert watched.progress is None, "nobody waits for it yet"
+
+    def close() -> None:
+        with pytest.raises(Cancelled):
+            watched.close()
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    assert hanging.hangs.wait(PATIENCE)
+
+    assert watched.progress not in (None, watched.progress)
+    assert unwatched.progress is None
+    watched.abort()
+    closing.join()
+    assert watched.progress is None

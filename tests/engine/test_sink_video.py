@@ -18,6 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from async_decode import PixelFormat, Recorder, SinkError, Stage
+from async_decode.frames import Clip
 from async_decode.sinks import H264_MP4, VIDEO_FORMATS, StandIn, VideoSink, exact_rate
 from async_decode.sinks.files import OutputNames
 from async_decode.sinks.video.tags import remove_leftovers
@@ -374,3 +375,17 @@ def test_narrow_frames_in_h265(tmp_path: Path, name: str, height: int) -> None:
         assert sink.path is not None
         found = probe(sink.path)
         assert (found.size, found.frames) == ((34, height), 3)
+
+
+def test_its_progress_is_frames_and_bytes(tmp_path: Path) -> None:
+    sink = VideoSink(OutputNames(tmp_path, "clip"), fps=24)
+    assert sink.progress is None
+
+    sink.open(Clip(height=16, width=24, channels=3), Recorder())
+    before = sink.progress
+    assert sink.write(np.zeros((3, 16, 24, 3), np.uint8), 0).result(PATIENCE) is None
+    fed = sink.progress
+    sink.close()
+
+    assert before == (0, 0) and fed[0] == 3
+    assert sink.path is not None

@@ -119,6 +119,11 @@ class Encoding:
         """The name that the whole file will have, or has; ``None`` before ``open``."""
         return self.path if self.path is not None or self._name is None else self._name.path
 
+    @property
+    def bytes(self) -> int:
+        """How many were written so far: of the file, and of the copy that makes it ordinary."""
+        return 0 if self._name is None else sum(map(_size, (self._name.part, self._name.copy)))
+
     def open(self, clip: Clip) -> None:
         """Take a name and start the encoder.
 
@@ -232,11 +237,7 @@ class Encoding:
     def _count(self) -> None:
         """Find out how many frames are in the file of an encoder that did not close it."""
         assert self._name is not None
-        size = 0
-        # Somebody may have removed it.
-        with suppress(OSError):
-            size = self._name.part.stat().st_size
-        if not self._options.video.survives or not size:
+        if not self._options.video.survives or not _size(self._name.part):
             self.frames = 0
             return
         self.is_counted = False
@@ -330,3 +331,10 @@ class Encoding:
                 add_exif(made, self._options.exif)
             except (ValueError, OSError) as error:
                 self.notes.append(f"prompt and workflow were left out: {error}")
+
+
+def _size(path: Path) -> int:
+    """Of a file that may not be there: not yet, or since somebody has removed it."""
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0

@@ -168,6 +168,11 @@ class VideoSink(Sink):
         """How many frames ffmpeg has taken; in the end, how many the file holds."""
         return self._encoding.frames if self._encoding is not None else 0
 
+    @property
+    def progress(self) -> object:
+        """Frames that ffmpeg has taken, and bytes that it has written."""
+        return (self.frames, self._encoding.bytes) if self._encoding is not None else None
+
     def prepare(self) -> None:
         super().prepare()
         find_ffmpeg()

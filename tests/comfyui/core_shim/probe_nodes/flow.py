@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 import time
@@ -39,6 +40,22 @@ async def set_patience(request: web.Request) -> web.Response:
     (module,) = [found for name, found in sys.modules.items() if name.endswith(".async_decode.sinks.patience")]
     assert hasattr(module, "PATIENCE")
     module.PATIENCE = float(request.match_info["seconds"])
+    return web.Response()
+
+
+@PromptServer.instance.routes.post("/probe/grace/{seconds}")
+async def set_grace(request: web.Request) -> web.Response:
+    """How long runs in the background may go on when the server ends."""
+    (module,) = [found for name, found in sys.modules.items() if name.endswith(".nodes.background")]
+    assert hasattr(module, "GRACE")
+    module.GRACE = float(request.match_info["seconds"])
+    return web.Response()
+
+
+@PromptServer.instance.routes.post("/probe/exec")
+async def become_another_process(request: web.Request) -> web.Response:
+    """What ComfyUI-Manager's restart does, but that the process which takes this one's place ends at once."""
+    asyncio.get_running_loop().call_later(0.1, os.execv, sys.executable, [sys.executable, "-c", ""])
     return web.Response()
 
 
