@@ -5,8 +5,8 @@ from __future__ import annotations
 import abc
 import inspect
 import threading
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, cast
 
 from torch import Tensor
 
@@ -215,3 +215,82 @@ class Remembered(Call):
         told[self._name] = x
         out: Tensor = self._stock(**told)
         return out, self.take()
+
+
+class Cells(Protocol):
+    """What a decoder keeps from step to step, one thing after the other."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __setitem__(self, number: Any, kept: Any, /) -> None: ...
+
+
+class Shelf:
+    """A dictionary, seen as ``Cells``."""
+
+    def __init__(self, kept: dict[Any, Any]) -> None:
+        self._kept = kept
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._kept.values()))
+
+    def __setitem__(self, number: int, kept: Any) -> None:
+        self._kept[list(self._kept)[number]] = kept
+
+
+class Keyed(Call):
+    """SeedVR2's way: a convolution keeps frames in one dictionary for all, ``memory_cache``, under itself.
+
+    Only a step that goes on from another one (``memory_state`` is ``ACTIVE``) looks into it, and a lone one
+    (``DISABLED``) keeps nothing.
+    """
+
+    leaves = True
+
+    def __init__(self, *call: Any) -> None:
+        super().__init__(*call)
+        self._cache: dict[Any, Any] | None = self._told.get("memory_cache")
+        self._state = str(getattr(self._told.get("memory_state"), "name", None))
+        module = cast(Any, self._stock).__self__
+        parts = (part for part in module.modules() if hasattr(part, "memory_limit_conv"))
+        self._keepers = [part for part in parts if part.kernel_size[0] > 1]
+
+    def option(self, name: str) -> Any:
+        """``memory_state`` by its name."""
+        return self._state if name == "memory_state" else super().option(name)
+
+    @property
+    def kept(self) -> list[Kept]:
+        if self._state != "ACTIVE" or self._cache is None:
+            return [None for _ in self._keepers]
+        return [self._cache.get(keeper) for keeper in self._keepers]
+
+    def take(self) -> list[Kept]:
+        kept = self.kept
+        for keeper in self._keepers:
+            if self._cache is not None and keeper in self._cache:
+                # Its turn in the dictionary is kept.
+                self._cache[keeper] = None
+        return kept
+
+    def keep(self, kept: list[Kept]) -> None:
+        if self._cache is None:
+            return
+        for keeper, one in zip(self._keepers, kept, strict=True):
+            if isinstance(one, Tensor):
+                self._cache[keeper] = one
+            else:
+                self._cache.pop(keeper, None)
+
+    def after(self) -> list[Kept]:
+        return [(self._cache or {}).get(keeper) for keeper in self._keepers]
+
+    def in_stock(self, x: Tensor, kept: list[Kept]) -> tuple[Tensor, list[Kept]]:
+        told = dict(self._told)
+        told[self._name] = x
+        found = zip(self._keepers, kept, strict=True)
+        cache = {keeper: one for keeper, one in found if isinstance(one, Tensor)}
+        if self._cache is not None:
+            told["memory_cache"] = cache
+        out: Tensor = self._stock(**told)
+        return out, [cache.get(keeper) for keeper in self._keepers]

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from . import hunyuan, ltx
-from .call import Carried, Remembered
+from . import hunyuan, ltx, seedvr
+from .call import Carried, Keyed, Remembered
 from .place import Place
 from .verdicts import digest
 from .wan import Duplication, LoneConv, LoneNorm, ResidualBlock, Upsampling, Variant
@@ -109,8 +109,12 @@ def unusable(places: list[Place], x: torch.Tensor) -> str:
 
 
 def settings_of(decoder: torch.nn.Module, x: torch.Tensor) -> Any:
-    """What else than ``x`` decides how a decoder's loop goes: LTX cuts its work by the card's memory."""
-    chunk_size = getattr(sys.modules[type(decoder).__module__], "get_max_chunk_size", None)
+    """What else than ``x`` decides how a decoder's loop goes: what LTX and SeedVR2 cut their work by."""
+    home = sys.modules[type(decoder).__module__]
+    chunk_size, norm_limit = (getattr(home, name, None) for name in ("get_max_chunk_size", "get_norm_limit"))
+    limits = {float(getattr(part, "memory_limit", 0)) for part in decoder.modules()}
+    if norm_limit is not None:
+        return [norm_limit(), *sorted(limits)]
     return None if chunk_size is None else chunk_size(x.device)
 
 
@@ -211,6 +215,63 @@ def _core_hunyuan(decoder: Any, _variant: None) -> Iterator[Place]:
     yield Place("conv_out", decoder.conv_out, None, 0)
 
 
+def _core_first_hunyuan(decoder: Any, _variant: None) -> Iterator[Place]:
+    if not decoder.carried:
+        raise Unknown("there are no blocks for a decoder of images, or one that carries nothing on")
+
+    def conv(module: Any) -> Any:
+        return _typed(_typed(module, ("CarriedConv3d",)).conv, ("Conv3d",))
+
+    # What comes before them, at the latent's resolution, runs once for the whole clip: stock's.
+    last = len(decoder.up) - 1
+    for name, module in decoder.up.named_modules(prefix="up"):
+        kind = type(module).__name__
+        if kind == "ResnetBlock":
+            if module.use_conv_shortcut or hasattr(module, "temb_proj"):
+                raise Unknown("a part of the decoder has a shortcut that is carried on, or is told a time step")
+            norms = [_typed(norm, ("GroupNorm",)) for norm in (module.norm1, module.norm2)]
+            _typed(module.swish, ("SiLU",))
+            shortcut = conv(module.nin_shortcut) if module.in_channels != module.out_channels else None
+            block = hunyuan.ResidualBlock(norms, [conv(module.conv1), conv(module.conv2)], shortcut)
+            yield Place(name, module, block, 2, calls=Carried, begins=name == f"up.{last}.block.0")
+        elif kind == "Upsample":
+            if not module.with_conv or module.scale_factor not in (2.0, (1.0, 2.0, 2.0)):
+                raise Unknown(f"a part of the decoder scales by {module.scale_factor}")
+            times = 2 if module.scale_factor == 2.0 else 1
+            yield Place(name, module, hunyuan.Doubling(conv(module.conv), times), 1, calls=Carried)
+    norm = _typed(decoder.norm_out, ("GroupNorm",))
+    yield Place("norm_out", norm, hunyuan.LastNorm(norm), 0, leaf=True)
+    # Stock's, in stock's layout.
+    yield Place("conv_out", decoder.conv_out, None, 0)
+
+
+def _core_seedvr2(decoder: Any, _variant: None) -> Iterator[Place]:
+    def conv(module: Any) -> Any:
+        if _typed(module, ("InflatedCausalConv3d",)).stride != (1, 1, 1):
+            raise Unknown(f"a convolution of the decoder has a stride of {module.stride}")
+        return module
+
+    for name, module in decoder.named_modules():
+        kind = type(module).__name__
+        if kind == "ResnetBlock3D":
+            if module.time_emb_proj is not None or module.output_scale_factor != 1.0:
+                raise Unknown("a part of the decoder is told a time step, or scales its result")
+            for norm in (module.norm1, module.norm2):
+                _typed(norm, ("GroupNorm",))
+            _typed(module.nonlinearity, ("SiLU",))
+            conv(module.conv1), conv(module.conv2)
+            if module.conv_shortcut is not None:
+                conv(module.conv_shortcut)
+            yield Place(name, module, seedvr.ResidualBlock(module), 2, calls=Keyed)
+        elif kind == "Upsample3D":
+            if not module.spatial_up:
+                raise Unknown("a part of the decoder does not upsample")
+            _typed(module.upscale_conv, ("Conv3d",)), conv(module.conv)
+            yield Place(name, module, seedvr.Upsampling(module), 1, calls=Keyed)
+        elif kind == "Attention":
+            yield Place(name, module, None, 0)
+
+
 def _core_ltx(decoder: Any, _variant: None) -> Iterator[Place]:
     def conv(module: Any) -> Any:
         if _typed(module, ("CausalConv3d",)).conv.padding_mode not in ("zeros", "reflect"):
@@ -307,6 +368,30 @@ FAMILIES = (
         ),
         dict.fromkeys(("4ac6cba64fdc6939ff4bc570", "94e78c4e9077ffc1694fb1d5")),
         _core_hunyuan,
+    ),
+    Family(
+        "comfy.ldm.modules.diffusionmodules.model",
+        "Decoder",
+        (
+            *(f"{name}.forward" for name in ("ResnetBlock", "CarriedConv3d", "Upsample", "Decoder")),
+            *(f"{name}.__init__" for name in ("ResnetBlock", "CarriedConv3d", "Upsample")),
+            *("conv_carry_causal_3d", "interpolate_up", "nonlinearity", "torch_cat_if_needed"),
+        ),
+        dict.fromkeys(("b26ff562ce88cfdbc0935de7", "8ac90b08e63f00f2db16f412")),
+        _core_first_hunyuan,
+    ),
+    Family(
+        "comfy.ldm.seedvr.vae",
+        "Decoder3D",
+        (
+            *(f"{name}.forward" for name in ("ResnetBlock3D", "Upsample3D", "UpDecoderBlock3D", "UNetMidBlock3D")),
+            *("Decoder3D.forward", "Attention.forward", "causal_norm_wrapper", "ignore_padding"),
+            *(f"InflatedCausalConv3d.{name}" for name in ("__init__", "forward", "basic_forward", "slicing_forward")),
+            *(f"InflatedCausalConv3d.{name}" for name in ("_conv_forward", "memory_limit_conv")),
+            *("get_cache_size", "cache_send_recv", "extend_head", "remove_head"),
+        ),
+        dict.fromkeys(("ecc16d8ac35a333df523e7bc", "e62b95029926fd02b0cb7492")),
+        _core_seedvr2,
     ),
     Family(
         "comfy.ldm.lightricks.vae.causal_video_autoencoder",

@@ -7,7 +7,7 @@ hang on the tensors that the decoder keeps, and go with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch import Tensor
 _MARK = "_async_decode_history"
 #: The arguments in which a decoder keeps things from one step to the next, and counts them within a step.
 CACHE, INDEX = "feat_cache", "feat_idx"
+#: The argument of a decoder that keeps them in a dictionary.
+SHELF = "memory_cache"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class History:
         return out
 
 
-def note(history: History | None, cache: list[Any] | None) -> None:
+def note(history: History | None, cache: Iterable[Any] | None) -> None:
     """Note on what the decoder keeps after a step which steps have led to it; ``None``: nobody knows."""
     for one in cache or []:
         if isinstance(one, Tensor):

@@ -1,6 +1,6 @@
-"""Blocks of HunyuanVideo 1.5's decoder, in ComfyUI's classes.
+"""Blocks of HunyuanVideo's decoders, 1.0 and 1.5, in ComfyUI's classes: the first one norms groups of channels.
 
-Its convolutions see edges repeated around their input, and keep the end of that, with its edges, for the next piece.
+Their convolutions see edges repeated around their input, and keep the end of that, with its edges, for the next piece.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .call import LAST, Kept
-from .kernels.order import Formula
+from .kernels.order import Formula, GroupFormula
 from .layout import channels_last
 from .operations import Operations
 from .place import Block
@@ -27,10 +27,11 @@ class CarriedConv:
     Args:
         conv: the module, whose weights these are.
         norm: the norm before it, with SiLU; ``None``: there is none.
+        times: that a frame becomes before it, in twice the height and width; 0: it stays as it is.
     """
 
-    def __init__(self, conv: Any, norm: Any = None) -> None:
-        self.conv, self.norm = conv, norm
+    def __init__(self, conv: Any, norm: Any = None, times: int = 0) -> None:
+        self.conv, self.norm, self.times = conv, norm, times
         self.formula = None if norm is None else formula_of(norm, True)
 
     def run(
@@ -54,6 +55,11 @@ class CarriedConv:
         x = handed.pop()
         before = past.pop() if past else None
         channels, frames, height, width = x.shape[1:]
+        first = not isinstance(before, Tensor)
+        if self.times:
+            # Of the first frame of a clip, one is made.
+            frames = self.times * frames - (self.times - 1 if first else 0)
+            height, width = 2 * height, 2 * width
         room = torch.empty(
             (1, channels, _LEAD + frames, height + 2, width + 2),
             dtype=x.dtype,
@@ -65,10 +71,12 @@ class CarriedConv:
             room[:, :, :_LEAD].copy_(before)
             inside = room[:, :, _LEAD:]
         del before
-        if self.formula is None:
+        if self.times:
+            enlarge_into(inside, x, None, self.times, first, False, False)
+        elif self.formula is None:
             pad_into(inside, x)
         else:
-            operations.norm(number, inside, x, bias, self.norm.gamma, self.formula)
+            norm_into(operations, number, inside, x, bias, self.norm, self.formula)
         del inside, x
         kept = room[:, :, -_LEAD:].clone(memory_format=torch.channels_last_3d) if keeps else None
         return *operations.conv(number, room, self.conv, padded=True), kept
@@ -83,7 +91,7 @@ class ResidualBlock(Block):
     """
 
     def __init__(self, norms: list[Any], convs: list[Any], shortcut: Any) -> None:
-        self.norms = [(norm, formula_of(norm, True)) for norm in norms]
+        self.norms = heard(norms, True)
         self.first, self.second = (CarriedConv(conv, norm) for conv, norm in zip(convs, norms, strict=True))
         self.shortcut = shortcut
 
@@ -120,17 +128,30 @@ class Upsampling(Block):
         return depth_to_space(h, bias, x, self.frames, first), [end] if keeps else []
 
 
+class Doubling(Block):
+    """Twice the height and width, and ``times`` the frames, by repeating; then a convolution."""
+
+    def __init__(self, conv: Any, times: int) -> None:
+        self.norms = []
+        self.conv = CarriedConv(conv, times=times)
+
+    def run(self, x: Tensor, kept: list[Kept], operations: Operations) -> tuple[Tensor, list[Kept]]:
+        x, keeps = channels_last(x), _keeps(kept)
+        h, bias, end = self.conv.run(0, [x], None, kept, keeps, operations)
+        return add_residual(h, bias), [end] if keeps else []
+
+
 class LastNorm(Block):
     """The norm behind all blocks, which stock's loop calls by itself and goes on from: its result is contiguous."""
 
     def __init__(self, norm: Any) -> None:
         self.norm, self.formula = norm, formula_of(norm, False)
-        self.norms = [(norm, self.formula)]
+        self.norms = heard([norm], False)
 
     def run(self, x: Tensor, kept: list[Kept], operations: Operations) -> tuple[Tensor, list[Kept]]:
         x = channels_last(x)
         out = torch.empty_like(x)
-        operations.norm(0, out, x, None, self.norm.gamma, self.formula)
+        norm_into(operations, 0, out, x, None, self.norm, self.formula)
         return out.contiguous(), []
 
 
@@ -149,6 +170,39 @@ def pad_into(out: Tensor, x: Tensor, reflects: bool = False) -> None:
     pad_into(out, x, reflects)
 
 
-def formula_of(norm: Any, silu: bool) -> Formula:
+def enlarge_into(
+    out: Tensor, x: Tensor, bias: Tensor | None, times: int, first: bool, dealt: bool, zeros: bool
+) -> None:
+    """See the kernel of this name, which needs Triton."""
+    from .kernels.enlarge import enlarge_into
+
+    enlarge_into(out, x, bias, times, first, dealt, zeros)
+
+
+def norm_into(
+    operations: Operations,
+    number: int,
+    out: Tensor,
+    x: Tensor,
+    bias: Tensor | None,
+    norm: Any,
+    formula: Formula | GroupFormula,
+) -> None:
+    """Norm ``number`` of a block, of whichever kind: that of ``x + bias`` into ``out``."""
+    if isinstance(formula, GroupFormula):
+        operations.group_norm(number, out, x, bias, norm, formula)
+    else:
+        operations.norm(number, out, x, bias, norm.gamma, formula)
+
+
+def formula_of(norm: Any, silu: bool) -> Formula | GroupFormula:
     """What this norm computes."""
+    if isinstance(norm, torch.nn.GroupNorm):
+        return GroupFormula(norm.num_groups, norm.eps, silu)
     return Formula(float(norm.scale), silu=silu, plus_zero=False)
+
+
+def heard(norms: list[Any], silu: bool) -> list[tuple[torch.nn.Module, Formula]]:
+    """Those of ``norms`` whose order depends on a layout: that over groups of channels is made of contiguous ones."""
+    formulas = [(norm, formula_of(norm, silu)) for norm in norms]
+    return [(norm, formula) for norm, formula in formulas if isinstance(formula, Formula)]

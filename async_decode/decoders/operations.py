@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .kernels.order import Formula, Order
+from .kernels.order import Formula, GroupFormula, Order
 from .layout import Layout
-from .weights import Weights, home_of
+from .weights import Weights, home_of, lent
 
 
 @dataclass
@@ -57,6 +57,42 @@ class Operations:
         else:
             norms = torch.empty(x.numel() // x.shape[1], dtype=torch.float32, device=x.device)
         norm_into(out, x, bias, gamma, formula, order, norms)
+
+    def group_norm(
+        self, number: int, out: Tensor, x: Tensor, bias: Tensor | None, module: Any, formula: GroupFormula
+    ) -> None:
+        """Norm ``number`` of the block, over groups of channels: that of ``x + bias`` into ``out``.
+
+        Args:
+            number: of the norm in the block.
+            out: see ``group_norm_into``.
+            x: channels last and dense.
+            bias: is added first, and rounded.
+            module: whose weights these are.
+            formula: what it computes.
+        """
+        from .kernels.moments import planes
+
+        order = self.algorithms.orders[number]
+        mean, rstd = moments_in(order, planes(x, bias, formula.per_frame), formula)
+        self._group_norm_into(out, x, bias, module, formula, mean, rstd, order)
+
+    def _group_norm_into(
+        self,
+        out: Tensor,
+        x: Tensor,
+        bias: Tensor | None,
+        module: Any,
+        formula: GroupFormula,
+        mean: Tensor,
+        rstd: Tensor,
+        order: Order,
+    ) -> None:
+        from .kernels.group_norm import group_norm_into
+
+        with lent(module, x) as (weight, summand):
+            assert summand is not None
+            group_norm_into(out, x, bias, (weight, summand), formula, mean, rstd, order.kind != "moments")
 
     def conv(
         self, number: int, x: Tensor, module: Any, last: bool = False, padded: bool = False
@@ -112,6 +148,23 @@ def norms_of_torch(x: Tensor, layout: Layout, formula: Formula) -> Tensor:
         placed = placed.float()
     norms: Tensor = torch.linalg.vector_norm(placed, 2, 1, dtype=torch.float32)
     return norms.contiguous()
+
+
+def moments_in(order: Order, planes: Tensor, formula: GroupFormula) -> tuple[Tensor, Tensor]:
+    """The mean of each group and one over its deviation, ``(N, groups)`` in float32; ``planes``: ``(N, C, P)``."""
+    if order.kind == "given":
+        mean, rstd = moments_of_torch(planes, formula.groups, formula.epsilon)
+        return mean.float(), rstd.float()
+    from .kernels.moments import moments
+
+    return moments(planes, formula.groups, float(torch.tensor(formula.epsilon, dtype=planes.dtype)))
+
+
+def moments_of_torch(planes: Tensor, groups: int, epsilon: float) -> tuple[Tensor, Tensor]:
+    """As torch makes them, rounded to the type of ``planes``, ``(N, C, P)``."""
+    rows, channels, pixels = planes.shape
+    _, mean, rstd = torch.native_group_norm(planes, None, None, rows, channels, pixels, groups, epsilon)
+    return mean, rstd
 
 
 def cudnn_conv(x: Tensor, weight: Tensor, module: Any, padded: bool) -> Tensor:

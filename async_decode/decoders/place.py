@@ -118,7 +118,7 @@ class Place:
         self.name, self.module, self.block, self.entries, self.leaf = name, module, block, entries, leaf
         self.begins, self.leaves, self._calls = begins, calls.leaves, calls
         self.stock: Callable[..., Any] = module.forward
-        self.__signature__ = inspect.signature(self.stock)
+        self.__signature__ = signature_of(self.stock)
         self.step: Guide | None = None
         self.weights = Weights()
 
@@ -212,6 +212,14 @@ class Place:
             out, ours_kept = stock, stock_kept
         call.keep(ours_kept)
         return out
+
+
+def signature_of(forward: Callable[..., Any]) -> inspect.Signature:
+    """That of a module's ``forward``; where ComfyUI's hands on whatever it gets, that of torch's modules."""
+    told = inspect.signature(forward)
+    if any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in told.parameters.values()):
+        return inspect.Signature([inspect.Parameter("input", inspect.Parameter.POSITIONAL_OR_KEYWORD)])
+    return told
 
 
 def in_layouts(kept: list[Kept], layouts: list[Layout | str | None]) -> list[Kept]:

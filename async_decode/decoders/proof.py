@@ -6,6 +6,7 @@ float32 norms, but in one of a million of the rounded ones.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .kernels.order import ORDERS, ROW_ORDERS, Formula, Order, blocks_order
+from .kernels.order import ORDERS, ROW_ORDERS, Formula, GroupFormula, Order, blocks_order
 from .layout import Layout
-from .operations import Algorithms, Operations, cudnn_conv, norms_of_torch, with_bias
+from .operations import Algorithms, Operations, cudnn_conv, moments_in, moments_of_torch, norms_of_torch, with_bias
 from .stopwatch import best_of_two
-from .weights import Weights
+from .weights import Weights, lent
 
 #: Comparisons go through tensors in parts of so many elements, so that they need little memory.
 _PART = 1 << 25
@@ -88,6 +89,28 @@ class TrialOperations(Operations):
         given = norms_of_torch(with_bias(x, bias), layout, formula)
         norm_into(out, x, bias, gamma, formula, Order("given"), given)
 
+    def group_norm(
+        self, number: int, out: Tensor, x: Tensor, bias: Tensor | None, module: Any, formula: GroupFormula
+    ) -> None:
+        from .kernels.moments import planes
+
+        flat = planes(x, bias, formula.per_frame)
+        expected = _norm_of_torch(flat, module, x, formula)
+        inside = out
+        if out.shape != x.shape:
+            inside = out[:, :, -x.shape[2] :, 1:-1, 1:-1]
+        rounds = rounds_moments(x.device, x.dtype)
+        ours = Order("rounded_moments" if rounds else "moments")
+        # What torch tells of its own moments is rounded.
+        orders = [*([ours] if _are_torchs(flat, formula) else []), *([Order("given")] if rounds else [])]
+        for order in orders or [ours]:
+            mean, rstd = moments_in(order, flat, formula)
+            self._group_norm_into(out, x, bias, module, formula, mean, rstd, order)
+            if same_bits(inside, expected):
+                break
+        # Else the place is not proven: its result differs.
+        self.algorithms.orders.append(order)
+
     def splits(self, number: int) -> bool:
         return False
 
@@ -121,6 +144,43 @@ def orders_of(layout: Layout, device: torch.device) -> Iterator[Order]:
         if order is not None:
             yield order
     yield from ORDERS
+
+
+def _norm_of_torch(flat: Tensor, module: Any, x: Tensor, formula: GroupFormula) -> Tensor:
+    """Its norm of ``flat``, which is ``x`` channel by channel, in the shape of ``x``."""
+    with lent(module, x) as (weight, summand):
+        made = torch.nn.functional.group_norm(flat, formula.groups, weight, summand, formula.epsilon)
+    if formula.silu:
+        made = torch.nn.functional.silu(made)
+    one, channels, frames, height, width = x.shape
+    if formula.per_frame:
+        return made.view(frames, channels, height, width).transpose(0, 1).unsqueeze(0)
+    return made.view(one, channels, frames, height, width)
+
+
+@functools.lru_cache(maxsize=8)
+def rounds_moments(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch rounds the moments of a group to the type of its numbers before it uses them, as it did once."""
+    numbers = (3 + torch.linspace(-1, 1, 4096, device=device).sin()).to(dtype).view(1, 1, -1)
+    made = torch.nn.functional.group_norm(numbers, 1).double()
+    mean, rstd = numbers.double().mean(), 1 / numbers.double().std(correction=0)
+    wide = (made - (numbers.double() - mean) * rstd).abs().sum()
+    narrow = (made - (numbers.double() - mean.to(dtype)) * rstd.to(dtype)).abs().sum()
+    return bool(narrow < wide)
+
+
+def _are_torchs(flat: Tensor, formula: GroupFormula) -> bool:
+    """Whether the moments that our kernel makes of ``flat`` are torch's in float32, before they are rounded."""
+    from .kernels.moments import moments
+
+    mean, rstd = moments(flat, formula.groups, formula.epsilon)
+    each = flat.shape[1] // formula.groups
+    # A group on its own, so that little memory is needed for numbers twice as wide.
+    for number, group in enumerate(flat.split(each, 1)):
+        for own, stocks in zip((mean, rstd), moments_of_torch(group.float(), 1, formula.epsilon), strict=True):
+            if not same_bits(own[:, number : number + 1], stocks):
+                return False
+    return True
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from .audit import Auditor
-from .call import Carried
-from .history import CACHE, History, note
+from .call import Carried, Cells, Shelf
+from .history import CACHE, SHELF, History, note
 from .layout import Layout
 from .place import Place
 from .stopwatch import current
@@ -117,11 +117,15 @@ class Step:
 
     def _make(self, x: Tensor, told: dict[str, Any], arguments: Any, named: Any) -> Any:
         """A step that is a call of the decoder."""
-        cache: list[Any] | None = told.get(CACHE)
+        cache: Cells | None = told.get(CACHE)
+        if told.get(SHELF) is not None:
+            cache = Shelf(told[SHELF])
         history = None if self._leaves else History.of(told)
         try:
             # What frames leave to is another thing each time.
-            own = {"x": x} if self._leaves else {name: one for name, one in told.items() if name != CACHE}
+            own = {name: one for name, one in told.items() if name != CACHE}
+            if self._leaves:
+                own = {"x": x, "state": told.get("memory_state")}
             self._begin(x, {**own, "settings": self._settings(x)}, cache)
             self._history = history
             out = self.stock(*arguments, **named)
@@ -136,7 +140,7 @@ class Step:
         assert history is not None
         return history.again(self.stock, told, self.poll)
 
-    def _begin(self, x: Tensor, told: dict[str, Any], cache: list[Any] | None) -> None:
+    def _begin(self, x: Tensor, told: dict[str, Any], cache: Cells | None) -> None:
         """Decide whose the step is.
 
         Args:
@@ -161,7 +165,7 @@ class Step:
             self.mode, self._plan = "run", plan
             self.audited = self.auditor.choose(self._times(plan))
 
-    def _end(self, cache: list[Any] | None) -> None:
+    def _end(self, cache: Cells | None) -> None:
         """The step is made; ``cache``: what the decoder keeps after it."""
         if self.mode == "proof":
             self._plan.after = [Layout.of(one) if isinstance(one, Tensor) else None for one in cache or []]
@@ -240,7 +244,7 @@ class Step:
             raise Again
 
 
-def _name_of(told: dict[str, Any], cache: list[Any] | None) -> str:
+def _name_of(told: dict[str, Any], cache: Cells | None) -> str:
     """A name for a step that begins like this one."""
     plain: dict[str, Any] = {}
     for name, value in told.items():
@@ -250,7 +254,7 @@ def _name_of(told: dict[str, Any], cache: list[Any] | None) -> str:
     return digest(plain)
 
 
-def restore_layouts(cache: list[Any] | None) -> None:
+def restore_layouts(cache: Cells | None) -> None:
     """Put what the decoder keeps into the layouts that it has in stock, for stock's code to go on."""
     for number, one in enumerate(cache or []):
         if isinstance(one, Tensor) and cache is not None:

@@ -40,13 +40,17 @@ from async_decode.decoders import faster
 FAMILIES = {
     "comfy-wan2.1": 16,
     "comfy-wan2.2": 48,
+    "comfy-hunyuan1.0": 16,
     "comfy-hunyuan1.5": 32,
+    "comfy-seedvr2": 16,
     "comfy-ltx": 128,
     "comfy-ltx0.9.5": 128,
     "diffusers-wan2.1": 16,
     "diffusers-wan2.2": 48,
     "diffusers-qwen-image": 16,
 }
+#: Kernels that a profile tells of.
+_KERNELS = 30
 DEVICE, DTYPE = torch.device("cuda", 0), torch.bfloat16
 Decode = Callable[[Tensor], Tensor]
 
@@ -84,6 +88,13 @@ def model_of(family: str, core: Path | None, file: Path | None) -> tuple[Any, De
         model = WanVAE22(dim=160, dec_dim=256, z_dim=48, **shape)
     elif family == "comfy-hunyuan1.5":
         model = _hunyuan15()
+    elif family == "comfy-hunyuan1.0":
+        model = _hunyuan10()
+    elif family == "comfy-seedvr2":
+        from comfy.ldm.seedvr.vae import VideoAutoencoderKLWrapper
+
+        model = VideoAutoencoderKLWrapper()
+        model.encoder = torch.nn.Identity()
     elif family in ("comfy-ltx", "comfy-ltx0.9.5"):
         model = _ltx(told=family == "comfy-ltx0.9.5")
     else:
@@ -111,7 +122,7 @@ def model_of(family: str, core: Path | None, file: Path | None) -> tuple[Any, De
         noise = torch.randn(weight.shape, generator=generator)
         if "std-of-means" in name:
             drawn[name] = torch.ones_like(noise)
-        elif "gamma" in name:
+        elif "gamma" in name or ("norm" in name and name.endswith("weight") and weight.ndim == 1):
             drawn[name] = 1 + 0.1 * noise
         else:
             drawn[name] = noise * ((1 / weight[0].numel()) ** 0.5 if weight.ndim > 1 else 0.02)
@@ -123,6 +134,29 @@ def model_of(family: str, core: Path | None, file: Path | None) -> tuple[Any, De
     model.load_state_dict(drawn)
     model = model.to(DEVICE, DTYPE).eval().requires_grad_(False)
     return model, _seeded(model.decode) if core is not None else lambda latent: model.decode(latent).sample, channels
+
+
+def _hunyuan10() -> Any:
+    """Core's, without its encoder."""
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+
+    shape = {
+        "double_z": True,
+        "z_channels": 16,
+        "resolution": 256,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": 128,
+        "ch_mult": [1, 2, 4, 4],
+        "num_res_blocks": 2,
+        "attn_resolutions": [],
+        "dropout": 0.0,
+        "conv3d": True,
+        "time_compress": 4,
+    }
+    model = AutoencoderKL(ddconfig=shape, embed_dim=16)
+    model.encoder = torch.nn.Identity()
+    return model
 
 
 def _hunyuan15() -> Any:
@@ -222,6 +256,42 @@ def peak(call: Callable[[], Any]) -> int:
     return torch.cuda.max_memory_allocated()
 
 
+def found_out(verdicts: Any) -> dict[str, Any]:
+    """What was proven, and how; and what was not, where, why and how many times."""
+    known = list(verdicts.verdicts.values())
+    names: dict[str, set[str]] = {}
+    for step in verdicts.steps.values():
+        for call, key in step.calls.items():
+            names.setdefault(key, set()).add(call.partition("#")[0])
+    refused = Counter(
+        f"{name}: {_kind(one.reason)}"
+        for key, one in verdicts.verdicts.items()
+        for name in names.get(key, {"a step that is not known"})
+        if not one.proven
+    )
+    shares = [float(told) for one in known for told in re.findall(r"^([\d.]+)% of", one.reason)]
+    return {
+        "steps_known": len(verdicts.steps),
+        "calls": dict(Counter("proven" if one.proven else _kind(one.reason) for one in known)),
+        "refused": dict(refused),
+        "percents_that_differ": [min(shares), max(shares)] if shares else [],
+        "orders": dict(Counter(str(order.to_json()) for one in known for order in one.algorithms.orders)),
+        "convolutions": dict(Counter(way for one in known for way in one.algorithms.convs)),
+    }
+
+
+def profile(call: Callable[[], Any]) -> list[dict[str, Any]]:
+    """The device's time in one call, kernel by kernel, the longest ones first."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+        call()
+        torch.cuda.synchronize()
+    kernels = sorted(seen.key_averages(), key=lambda one: -one.self_device_time_total)
+    return [
+        {"kernel": one.key[:120], "milliseconds": round(one.self_device_time_total / 1e3, 3), "calls": one.count}
+        for one in kernels[:_KERNELS]
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", choices=FAMILIES, required=True)
@@ -233,6 +303,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--largest", type=int, default=40, help="the longest side of a latent in the soak")
     parser.add_argument("--time", nargs="*", default=[], metavar="HxWxT", help="latents to time")
+    parser.add_argument("--profile", action="store_true", help="of both ways, for the latents that are timed")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     if asked.dynamic_vram and (asked.core is None or not asked.family.startswith("comfy-")):
@@ -296,7 +367,13 @@ def main() -> None:
                 "peak_bytes_stock": bytes_stock,
                 "peak_bytes": bytes_fast,
                 "summary": uses[-1].summary,
+                "reasons": {} if uses[-1]._step is None else uses[-1]._step.tally.reasons,
             }
+            if uses[-1]._step is not None:
+                row["found_out"] = found_out(uses[-1]._step.verdicts)
+            if asked.profile:
+                row["profile_stock"] = profile(lambda latent=latent: decode(latent))
+                row["profile"] = profile(lambda latent=latent: ours(latent))
             result["timed"].append(row)
             print(json.dumps(row), flush=True)
             asked.out.write_text(json.dumps(result, indent=1))
@@ -318,18 +395,7 @@ def main() -> None:
             "differ": differ,
             "audited": audited,
             "audits_failed": sum(len(use.warnings) for use in uses),
-            "steps_known": 0 if known is None else len(known.steps),
-            "calls": {}
-            if known is None
-            else dict(Counter("proven" if one.proven else _kind(one.reason) for one in known.verdicts.values())),
-            "orders": {}
-            if known is None
-            else dict(
-                Counter(str(order.to_json()) for one in known.verdicts.values() for order in one.algorithms.orders)
-            ),
-            "convolutions": {}
-            if known is None
-            else dict(Counter(way for one in known.verdicts.values() for way in one.algorithms.convs)),
+            **({} if known is None else found_out(known)),
         }
     print(json.dumps(result["soak"]), flush=True)
     asked.out.write_text(json.dumps(result, indent=1))

@@ -60,6 +60,27 @@ def hunyuan15() -> Any:
     return families.refiner({"block_out_channels": [16, 32, 32, 64, 64], "num_res_blocks": 1})
 
 
+def hunyuan() -> Any:
+    """With blocks of several widths, and groups of one channel and of two."""
+    import families
+
+    options = families.kl_options(z_channels=16, conv3d=True, time_compress=4, ch_mult=[1, 2, 2, 2])
+    return families.class_named("comfy.ldm.models.autoencoder.AutoencoderKL")(ddconfig=options, embed_dim=16)
+
+
+def seedvr2() -> Any:
+    """With blocks of several widths, cut into parts."""
+    import families
+
+    module = importlib.import_module("comfy.ldm.seedvr.vae")
+    with (
+        mock.patch.object(families, "NARROW", [32, 64, 64, 64]),
+        mock.patch.object(module, "BYTEDANCE_VAE_CONV_MEM_GIB", 3e-4),
+        mock.patch.object(module, "BYTEDANCE_VAE_NORM_MEM_GIB", 3e-4),
+    ):
+        return families.seedvr2()
+
+
 def reflecting_ltx() -> Any:
     """As LTX-2: it reflects its edges, and sees later frames."""
     import families
@@ -94,6 +115,8 @@ def told_ltx() -> Any:
 VARIANTS = {
     "wan22": ("wan22", wan22),
     "hunyuan15": ("hunyuan15", hunyuan15),
+    "hunyuan": ("hunyuan", hunyuan),
+    "seedvr2": ("seedvr2", seedvr2),
     "reflecting_ltx": ("quiet_ltx", reflecting_ltx),
     "causal_ltx": ("quiet_ltx", causal_ltx),
     "told_ltx": ("noisy_ltx", told_ltx),

@@ -20,7 +20,15 @@ PROGRAM = ROOT / "tests" / "comfyui" / "blocks_in_core.py"
 #: Minutes that it may take on a busy machine.
 LIMIT = 15
 #: For each family, how many places of it are replaced.
-FAMILIES = {"wan22": 22, "hunyuan15": 15, "reflecting_ltx": 9, "causal_ltx": 10, "told_ltx": 9}
+FAMILIES = {
+    "wan22": 22,
+    "hunyuan15": 15,
+    "hunyuan": 12,
+    "seedvr2": 17,
+    "reflecting_ltx": 9,
+    "causal_ltx": 10,
+    "told_ltx": 9,
+}
 #: What keeps a call from being replaced: of LTX's first frames a block makes none at times.
 LEFT = {"left as it is", "too few frames at once"}
 

@@ -26,14 +26,15 @@ def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None
     """
     if importlib.util.find_spec("triton") is None and "triton" not in sys.modules:
         sys.modules.update(_in_place_of_triton())
-    norm, upsample, duplicate, residual, weights, conv, pad, space, shuffle = (
+    norm, upsample, duplicate, residual, weights, conv, pad, space, shuffle, groups, moments, enlarge = (
         module(f"{DECODERS}.kernels.{name}")
         for name in (
             *("norm", "upsample", "duplicate", "residual", "weights_last"),
             *("conv", "pad", "depth_to_space", "pixel_shuffle"),
+            *("group_norm", "moments", "enlarge"),
         )
     )
-    use = module(f"{DECODERS}.use")
+    use, operations, order = (module(f"{DECODERS}.{name}") for name in ("use", "operations", "kernels.order"))
 
     def norm_into(out: Any, x: Any, bias: Any, gamma: Any, formula: Any, order: Any, norms: Any) -> None:
         if order.kind != "given":
@@ -62,7 +63,35 @@ def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None
     def pixel_shuffle(*arguments: Any) -> Any:
         return shuffle.pixel_shuffle_reference(*arguments).contiguous(memory_format=torch.channels_last_3d)
 
+    def planes(x: Any, bias: Any, per_frame: bool) -> Any:
+        x = x if bias is None else x + bias.view(1, -1, 1, 1, 1)
+        return (x.transpose(1, 2).flatten(0, 1) if per_frame else x).flatten(2).contiguous()
+
+    def group_norm_into(out: Any, x: Any, *arguments: Any) -> None:
+        front = out.shape[2] - x.shape[2]
+        out.copy_(groups.group_norm_reference(x, *arguments, front, out.shape != x.shape))
+
+    def group_norm(x: Any, number: int, weight: Any, bias: Any, epsilon: float) -> Any:
+        """Torch's of a CPU rounds in other places than a card's."""
+        formula = order.GroupFormula(number, epsilon, silu=False, per_frame=True)
+        mean, rstd = moments.moments_reference(x, number, float(torch.tensor(epsilon, dtype=x.dtype)))
+        clip = x.reshape(1, *x.shape[:2], -1, 1).transpose(1, 2)
+        made = groups.group_norm_reference(clip, None, (weight, bias), formula, mean, rstd, False)
+        return made.transpose(1, 2).reshape(x.shape).contiguous()
+
+    def enlarge_into(out: Any, x: Any, bias: Any, times: int, first: bool, *how: Any) -> None:
+        front = out.shape[2] - (times * x.shape[2] - (times - 1 if first else 0))
+        out.copy_(enlarge.enlarged_reference(x, bias, times, first, *how, front))
+
     put(norm, "norm_into", norm_into)
+    put(groups, "group_norm_into", group_norm_into)
+    put(moments, "moments", moments.moments_reference)
+    put(moments, "planes", planes)
+    put(enlarge, "enlarge_into", enlarge_into)
+    put(operations, "moments_of_torch", moments.moments_reference)
+    put(module(f"{DECODERS}.proof"), "moments_of_torch", moments.moments_reference)
+    put(module(f"{DECODERS}.proof"), "rounds_moments", lambda _device, _dtype: False)
+    put(torch.nn.functional, "group_norm", group_norm)
     put(pad, "pad_into", pad_into)
     put(space, "depth_to_space", depth_to_space)
     put(shuffle, "pixel_shuffle", pixel_shuffle)
@@ -77,10 +106,13 @@ def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None
 
 
 def _rounding(convolve: Callable[..., Any]) -> Callable[..., Any]:
-    """``convolve``, one of torch's functions, with its bias added to the rounded result; always of one layout."""
+    """``convolve``, one of torch's functions, with its bias added to the rounded result.
+
+    In float64, so that neither layout nor size decides how it is rounded.
+    """
 
     def convolved(x: Any, weight: Any, bias: Any = None, *arguments: Any, **named: Any) -> Any:
-        out = convolve(x.contiguous(), weight.contiguous(), None, *arguments, **named)
+        out = convolve(x.double(), weight.double(), None, *arguments, **named).to(x.dtype)
         return out if bias is None else out + bias.view(-1, *(1,) * (out.ndim - 2))
 
     return convolved

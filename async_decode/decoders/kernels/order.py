@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+Kind = Literal["strided", "rows", "blocks", "given", "moments", "rounded_moments"]
 
 
 @dataclass(frozen=True)
@@ -17,18 +19,20 @@ class Order:
             ``rows`` (where they lie side by side, and a warp shares them): neighbours by pairs. ``blocks`` (where there
             are many channels and few pixels, and several thread blocks of four share one): each block as ``strided``;
             then thread ``y`` of the last block adds the sums of blocks ``y, y + 4, …`` in turn, and the four of them as
-            ``strided``. ``given``: torch adds, the kernel is handed the result.
+            ``strided``. ``given``: torch adds, the kernel is handed the result. Of groups of channels: ``moments`` are
+            added as our kernel of this name does; ``rounded_moments`` are rounded to the type before they are used, as
+            older versions of torch do.
         width: threads that share a pixel, of all blocks together.
     """
 
-    kind: Literal["strided", "rows", "blocks", "given"]
+    kind: Kind
     width: int = 0
 
     @classmethod
     def from_json(cls, told: list[Any]) -> Order:
         """The one that ``to_json`` told."""
         kind, width = told
-        if kind not in ("strided", "rows", "blocks", "given"):
+        if kind not in get_args(Kind):
             raise ValueError(f"expected an order, got {told}")
         return cls(kind, int(width))
 
@@ -90,3 +94,22 @@ class Formula:
     epsilon: float = 1e-12
     mean: bool = False
     reflects: bool = False
+
+
+@dataclass(frozen=True)
+class GroupFormula:
+    """How a model norms groups of channels.
+
+    Attributes:
+        groups: neighbours among the channels.
+        epsilon: is added to the variance.
+        silu: SiLU follows.
+        per_frame: each frame on its own; otherwise all frames at once.
+        zeros: where there is room for edges around the result, they are zeros; otherwise they repeat it.
+    """
+
+    groups: int
+    epsilon: float
+    silu: bool = True
+    per_frame: bool = False
+    zeros: bool = False

@@ -25,6 +25,15 @@ def inner_pixel(pixel, height, width, front, REFLECTS: tl.constexpr):
     return ((tl.maximum(frame, 0) * height + row) * width + column).to(tl.int64)
 
 
+@triton.jit
+def on_edge(pixel, height, width):
+    """Whether ``pixel`` is on an edge around frames of this height and width."""
+    pixel = pixel.to(tl.int32)
+    column = pixel % (width + 2)
+    row = (pixel // (width + 2)) % (height + 2)
+    return (column == 0) | (column == width + 1) | (row == 0) | (row == height + 1)
+
+
 @triton.jit(do_not_specialize=["pixels", "height", "width", "front"])
 def _pad_kernel(
     x_ptr,
@@ -73,7 +82,9 @@ def pad_into(out: Tensor, x: Tensor, reflects: bool = False) -> None:
     )
 
 
-def padded_reference(x: Tensor, front: int, reflects: bool = False) -> Tensor:
-    """Reference: what ``pad_into`` writes, in plain torch."""
+def padded_reference(x: Tensor, front: int, reflects: bool = False, zeros: bool = False) -> Tensor:
+    """Reference: what ``pad_into`` writes, in plain torch; with ``zeros``, edges are those."""
     longer = torch.nn.functional.pad(x, (0, 0, 0, 0, front, 0), mode="replicate")
+    if zeros:
+        return torch.nn.functional.pad(longer, (1, 1, 1, 1, 0, 0))
     return torch.nn.functional.pad(longer, (1, 1, 1, 1, 0, 0), mode="reflect" if reflects else "replicate")

@@ -1,0 +1,158 @@
+"""Kernels of decoders that norm groups of channels: on the GPU where there is one, else in Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+ON_GPU = torch.cuda.is_available()
+if not ON_GPU:
+    # Before Triton is imported for the first time.
+    os.environ["TRITON_INTERPRET"] = "1"
+pytest.importorskip("triton.language.extra.libdevice", reason="Triton 3.0 or newer is not installed")
+
+from async_decode.decoders.kernels.enlarge import enlarge_into, enlarged_reference  # noqa: E402
+from async_decode.decoders.kernels.group_norm import group_norm_into, group_norm_reference  # noqa: E402
+from async_decode.decoders.kernels.moments import moments, moments_reference, planes  # noqa: E402
+from async_decode.decoders.kernels.order import GroupFormula  # noqa: E402
+
+DEVICE = torch.device("cuda" if ON_GPU else "cpu")
+
+
+@pytest.fixture(autouse=True)
+def multiplying_and_adding_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The interpreter rounds in between; in float64 the product is exact."""
+    if not ON_GPU:
+        interpreter = pytest.importorskip("triton.runtime.interpreter")
+
+        def fma(_self: object, x: object, y: object, z: object) -> object:
+            made = x.data.astype("float64") * y.data.astype("float64") + z.data.astype("float64")
+            return interpreter.TensorHandle(made.astype(z.data.dtype), z.dtype.scalar)
+
+        monkeypatch.setattr(interpreter.InterpreterBuilder, "create_fma", fma)
+    yield
+
+
+def numbers(*shape: int, seed: int = 0) -> Tensor:
+    """Random numbers, channels last where they are a clip."""
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, torch.float16)
+    return drawn.contiguous(memory_format=torch.channels_last_3d) if drawn.ndim == 5 else drawn
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+@pytest.mark.parametrize(("channels", "width"), [(96, 5), (64, 16), (40, 33)])
+def test_planes_are_channel_by_channel_with_the_bias(per_frame: bool, channels: int, width: int) -> None:
+    x, bias = numbers(1, channels, 3, 2, width), numbers(channels, seed=1)
+
+    for one in (bias, None):
+        clip = x if one is None else x + one.view(1, -1, 1, 1, 1)
+        expected = clip[0].transpose(0, 1).flatten(2) if per_frame else clip.flatten(2)
+        assert torch.equal(planes(x, one, per_frame), expected)
+
+
+#: Numbers of a group: less than a thread each, one and a bit, sixteen and more each, many groups.
+SIZES = [(1, 4, 2, 30), (2, 6, 3, 300), (1, 4, 1, 2048), (1, 8, 2, 2500), (1, 4, 2, 512 * 16 + 77), (3, 64, 32, 260)]
+
+
+@pytest.mark.parametrize(("rows", "channels", "groups", "pixels"), SIZES)
+def test_moments_are_added_in_torchs_order(rows: int, channels: int, groups: int, pixels: int) -> None:
+    x = numbers(rows, channels, pixels) * 3 + 1
+
+    mean, rstd = moments(x, groups, 1e-6)
+
+    expected_mean, expected_rstd = moments_reference(x, groups, 1e-6)
+    assert torch.equal(mean, expected_mean)
+    # A card's root is another one.
+    torch.testing.assert_close(rstd, expected_rstd, rtol=3e-7, atol=0)
+    if not ON_GPU:
+        assert torch.equal(rstd, expected_rstd)
+    plain = x.view(rows * groups, -1).double()
+    torch.testing.assert_close(mean.flatten().double(), plain.mean(1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(rstd.flatten().double(), 1 / plain.std(1, correction=0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not ON_GPU, reason="a CPU adds in another way")
+@pytest.mark.parametrize(
+    ("rows", "channels", "groups", "pixels"), [*SIZES, (5, 128, 32, 180 * 320), (1, 256, 32, 400000)]
+)
+@pytest.mark.parametrize("mean", [0.0, 1.0, 30.0])
+def test_moments_are_torchs(rows: int, channels: int, groups: int, pixels: int, mean: float) -> None:
+    x = (torch.randn(rows, channels, pixels, device=DEVICE) + mean).bfloat16()
+
+    ours = moments(x, groups, 1e-6)
+
+    _, *torchs = torch.native_group_norm(x.float(), None, None, rows, channels, pixels, groups, 1e-6)
+    for one, other in zip(ours, torchs, strict=True):
+        assert torch.equal(one, other), (one != other).float().mean()
+
+
+def test_moments_of_tiny_numbers_are_divided_in_full() -> None:
+    x = torch.full((1, 2, 600), 3e-30, device=DEVICE, dtype=torch.bfloat16)
+    x[:, :, 3::7] = -2e-33
+    x[:, :, 1::5] = 0.0
+
+    mean, _ = moments(x, 1, 1e-6)
+
+    assert torch.equal(mean, moments_reference(x, 1, 1e-6)[0])
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+@pytest.mark.parametrize("per_frame", [False, True])
+@pytest.mark.parametrize(
+    ("front", "edges", "zeros"), [(0, False, False), (2, True, False), (2, True, True), (0, True, True)]
+)
+@pytest.mark.parametrize("channels", [96, 64])
+def test_group_norm_rounds_as_torch_does(
+    rounded: bool, per_frame: bool, front: int, edges: bool, zeros: bool, channels: int
+) -> None:
+    x, bias = numbers(1, channels, 2, 3, 5), numbers(channels, seed=1)
+    weights = numbers(channels, seed=2), numbers(channels, seed=3)
+    formula = GroupFormula(32, 1e-6, silu=False, per_frame=per_frame, zeros=zeros)
+    mean, rstd = moments(planes(x, bias, per_frame), 32, 1e-6)
+    size = (front + 2, 5, 7) if edges else (2, 3, 5)
+    out = numbers(1, channels, *size, seed=4)
+
+    group_norm_into(out, x, bias, weights, formula, mean, rstd, rounded)
+
+    expected = group_norm_reference(x, bias, weights, formula, mean, rstd, rounded, front, edges)
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.skipif(not ON_GPU, reason="a CPU rounds in other places")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_group_norm_with_silu_is_torchs(dtype: torch.dtype) -> None:
+    from async_decode.decoders.proof import rounds_moments
+
+    x = (torch.randn(1, 128, 5, 60, 104, device=DEVICE) * 4 + 2).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    weights = torch.randn(128, device=DEVICE).to(dtype), torch.randn(128, device=DEVICE).to(dtype)
+    formula = GroupFormula(32, 1e-6)
+    epsilon = float(torch.tensor(1e-6, dtype=dtype))
+    out = torch.empty_like(x)
+
+    group_norm_into(
+        out, x, None, weights, formula, *moments(planes(x, None, False), 32, epsilon), rounds_moments(DEVICE, dtype)
+    )
+
+    expected = torch.nn.functional.silu(torch.nn.functional.group_norm(x.contiguous(), 32, *weights, 1e-6))
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize(("times", "first", "frames"), [(1, False, 2), (2, False, 2), (2, True, 3), (2, True, 1)])
+@pytest.mark.parametrize(("dealt", "zeros"), [(False, False), (True, True)])
+@pytest.mark.parametrize(("front", "width"), [(0, 5), (2, 37)])
+def test_frames_become_larger_in_a_convolutions_input(
+    times: int, first: bool, frames: int, dealt: bool, zeros: bool, front: int, width: int
+) -> None:
+    wide = 40 * (4 * times if dealt else 1)
+    x, bias = numbers(1, wide, frames, 3, width), numbers(wide, seed=1)
+
+    for one in (bias, None):
+        expected = enlarged_reference(x, one, times, first, dealt, zeros, front)
+        out = numbers(*expected.shape, seed=2)
+        enlarge_into(out, x, one, times, first, dealt, zeros)
+        assert torch.equal(out, expected)
