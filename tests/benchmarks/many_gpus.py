@@ -7,13 +7,14 @@
 
 Every arm decodes the same clips (so many for each GPU) with Diffusers' Wan 2.1 at full width and random weights into
 H.264. An arm's time is from when all actors have decoded one clip beforehand until the last clip is whole; with Ray,
-from when as many clips are whole as there are two for each actor, which are not counted. With ``--ray`` comes one more
-run on all GPUs, in which an actor is killed in the middle of a clip.
+from when as many clips are whole as there are two for each actor, which are not counted. After the arms of ``--ray``
+follows one more run on all GPUs, in which an actor is killed in the middle of a clip.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -27,6 +28,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+# Behind everything else, as in run.py; the processes of an arm are told as well.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), sys.path[-1]]))
+
 #: The size of a clip: latent frames, rows, columns; 81 frames of 1280 x 720 pixels.
 LATENT = (16, 21, 90, 160)
 
@@ -36,23 +41,26 @@ def main() -> None:
     parser.add_argument("--gpus", default="1,2,4")
     parser.add_argument("--clips", type=int, default=10, help="for each GPU")
     parser.add_argument("--preset", default="veryfast")
-    parser.add_argument("--ray", action="store_true", help="each number of GPUs with Ray as well")
+    parser.add_argument("--ray", action="store_true", help="with Ray around the actors")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         vae, latents = _make(Path(folder))
-        counts = [int(count) for count in options.gpus.split(",")]
-        arms = [_arm(Path(folder), vae, latents, count, options.clips, options.preset) for count in counts]
-        found = {**_environment(), "clip": "Wan 2.1 (Diffusers), bf16, 81 frames, 1280x720, H.264", "arms": arms}
+        counts, made = [int(count) for count in options.gpus.split(",")], (Path(folder), vae, latents)
+        arm = _ray_arm if options.ray else _arm
+        arms = [arm(*made, count, options.clips, options.preset) for count in counts]
+        found = {
+            **_environment(),
+            "clip": "Wan 2.1 (Diffusers), bf16, 81 frames, 1280x720, H.264",
+            "ray": importlib.metadata.version("ray") if options.ray else None,
+            "arms": arms,
+        }
         if options.ray:
-            with_ray = [_ray_arm(Path(folder), vae, latents, count, options.clips, options.preset) for count in counts]
-            found["with_ray"] = with_ray
-            found["with_ray_one_killed"] = _killed(Path(folder), vae, latents, max(counts), options.preset)
-            hashes = {tuple(arm["frames_hashes"]) for arm in [*arms, *with_ray, found["with_ray_one_killed"]]}
-            assert len(hashes) == 1, "with Ray the frames differ"
-    for group in (arms, found.get("with_ray", [])):
-        for arm in group:
-            arm["over_the_first"] = round(arm["clips_a_minute"] / group[0]["clips_a_minute"], 3)
+            found["one_killed"] = _killed(*made, max(counts), options.preset)
+        hashes = {tuple(one["frames_hashes"]) for one in (*arms, found.get("one_killed", arms[0]))}
+        assert len(hashes) == 1, "the frames differ from arm to arm"
+    for one in arms:
+        one["over_the_first"] = round(one["clips_a_minute"] / arms[0]["clips_a_minute"], 3)
     options.out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
 

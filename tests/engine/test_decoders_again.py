@@ -19,7 +19,9 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from async_decode.decoders import faster, step, wan  # noqa: E402
 from async_decode.decoders.audit import Auditor  # noqa: E402
+from async_decode.decoders.call import Cached  # noqa: E402
 from async_decode.decoders.history import History, note  # noqa: E402
+from async_decode.decoders.place import Place  # noqa: E402
 
 CPU = torch.device("cpu")
 #: Steps of a clip: the first three differ from each other and from the others.
@@ -111,6 +113,48 @@ def test_rest_of_a_step_that_cannot_be_made_anew_is_stocks(
 
     assert len(use.warnings) == 1 and "from there on" in use.warnings[0]
     assert same(frames, expected)
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["room", "no room for both"])
+def test_audit_holds_one_result_at_a_time(
+    vae: Any, latent: Tensor, runs: None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    expected = vae.decode(latent).sample
+    with faster(vae, device=CPU, verdicts=tmp_path):
+        vae.decode(latent)
+    monkeypatch.setattr(Auditor, "choose", lambda _self, times: AUDITED if AUDITED in times else None)
+    of_stock: list[Any] = []
+    audits: list[int] = []
+    audit, in_stock, run = Place._audit, Cached.in_stock, wan.Upsampling.run
+
+    def audited(*call: Any) -> Any:
+        audits.append(0)
+        out = audit(*call)
+        of_stock.clear()
+        return out
+
+    def noted(call: Cached, x: Tensor, kept: list[Any]) -> Any:
+        out, after = in_stock(call, x, kept)
+        of_stock[:] = [weakref.ref(one) for one in (out, *after) if isinstance(one, Tensor) and one is not x]
+        return out, after
+
+    def looks(block: Any, x: Tensor, kept: list[Any], operations: Any) -> Any:
+        if of_stock and audits and not audits[-1]:
+            gc.collect()
+            assert [one() for one in of_stock] == [None] * len(of_stock)
+            audits[-1] = 1
+            if not room:
+                raise torch.cuda.OutOfMemoryError("no room")
+        return run(block, x, kept, operations)
+
+    monkeypatch.setattr(Place, "_audit", audited)
+    monkeypatch.setattr(Cached, "in_stock", noted)
+    monkeypatch.setattr(wan.Upsampling, "run", looks)
+    with faster(vae, device=CPU, verdicts=tmp_path) as use:
+        frames = vae.decode(latent).sample
+
+    assert audits == [1] * STEPS
+    assert same(frames, expected) and not use.warnings
 
 
 def test_nothing_of_a_clip_is_held_after_it(vae: Any, latent: Tensor, runs: None) -> None:
