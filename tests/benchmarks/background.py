@@ -36,6 +36,7 @@ import torch
 from bench.environment import command_line, describe
 from bench.workload import soft_latent
 
+from async_decode.demo import load_latent
 from async_decode.sinks.cores import usable_cores
 from async_decode.sinks.ffmpeg import find_ffmpeg
 from tests.comfyui.client import Client, Output, Prompt, PromptFailed
@@ -218,14 +219,16 @@ def _frames_of(path: Path) -> tuple[int, str]:
 
 def _source(case: str, models: Models, inputs: Path) -> Callable[[Prompt], tuple[Output, Output]]:
     """What gives the latent and the VAE of a case; the latent is written for it."""
-    if case == DEMO:
+    name, *rest = case.split(":")
+    if name == DEMO:
+        latents = int(rest[0]) if rest else None
+        save_latent(inputs / "clip.latent", load_latent()[:, :, :latents])
 
         def demo(prompt: Prompt) -> tuple[Output, Output]:
-            clip = prompt.add("AsyncDemoClip")
-            return clip, Output(clip.node, 1)
+            return prompt.add("LoadLatent", latent="clip.latent"), Output(prompt.add("AsyncDemoClip").node, 1)
 
         return demo
-    name, size, latents = case.split(":")
+    size, latents = rest
     vae, channels, pixels = MODELS[name]
     height, width = (int(side) // pixels for side in size.split("x"))
     save_latent(inputs / "clip.latent", soft_latent(channels, int(latents), height, width))
@@ -274,7 +277,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comfyui", type=Path, help=f"a checkout of ComfyUI (default: {VARIABLE})")
     parser.add_argument(
-        "--case", default=DEMO, help=f"{DEMO}, or {' or '.join(MODELS)} with :HEIGHTxWIDTH:LATENTS (default: demo)"
+        "--case",
+        default=DEMO,
+        help=f"{DEMO}, also with :LATENTS, or {', '.join(MODELS)} with :HEIGHTxWIDTH:LATENTS (default: {DEMO})",
     )
     parser.add_argument("--blocks", type=int, default=5, help="of each way (default: 5)")
     parser.add_argument("--prompts", type=int, default=5, help="in a block (default: 5)")
