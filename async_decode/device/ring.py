@@ -7,7 +7,8 @@ The protocol of one slot on CUDA and ROCm (two events):
 3. host: wait for ``copied`` asleep; from then on ``staging`` may be filled again, even while sinks still read ``host``;
 4. sinks read ``host``; when the last is done with it, ``host`` may be copied to again.
 
-``host`` is pinned by the thread that copies, while the decoder goes on: it takes some 16 ms for 300 MB.
+``host`` is pinned slot by slot when it is first copied to: while memory is pinned, CUDA launches no kernel of any
+thread, and for all slots at once that takes longer than the device has work for.
 
 Elsewhere (CPU, MPS, XPU) filling a slot copies synchronously into ``host``, which is its own staging.
 
@@ -44,7 +45,7 @@ class Slot:
         index: its number in the ring.
         place: number of its staging, which it may share with other slots.
         staging: one tensor ``(chunk_frames, *Clip.frame_shape)`` on the compute device for each pixel format.
-        host: their counterparts in host memory; the same tensors in a unified ring. Empty until ``Ring.prepare``.
+        host: their counterparts in host memory; the same tensors in a unified ring. On CUDA empty until the first copy.
         staging_nan: ``(chunk_frames,)`` bool, which frames hold a NaN; ``host_nan`` its counterpart.
     """
 
@@ -95,8 +96,8 @@ class Ring(abc.ABC):
     Attributes:
         slots: the slots.
         unified: staging and host are the same memory, so a slot is free only when the sinks are done with it.
-        pinned: the host memory is page-locked; ``None`` where that has no meaning, and until ``prepare``.
-        device_bytes: device memory that the ring holds; ``host_bytes`` likewise.
+        pinned: the host memory is page-locked; ``None`` where that has no meaning, and before the first copy.
+        device_bytes: device memory that the ring holds; ``host_bytes``: host memory that it holds at most.
     """
 
     unified: bool
@@ -111,10 +112,6 @@ class Ring(abc.ABC):
         self.chunk_frames = plan.chunk_frames
         self.slots: list[Slot] = []
         self.host_bytes = self._block_bytes(self.host_depth)
-
-    def prepare(self) -> list[str]:
-        """Get what only ``transfer`` needs, once, in the thread that calls that; what did not go as asked."""
-        return []
 
     @abc.abstractmethod
     def record_filled(self, chunk: Chunk) -> None:
@@ -183,9 +180,17 @@ class CudaRing(Ring):
     unified = False
     pinned = None
 
-    def __init__(self, clip: Clip, formats: Iterable[PixelFormat], plan: RingPlan, device: torch.device) -> None:
+    def __init__(
+        self,
+        clip: Clip,
+        formats: Iterable[PixelFormat],
+        plan: RingPlan,
+        device: torch.device,
+        warnings: list[str],
+    ) -> None:
         super().__init__(clip, formats, plan)
         self.device = device
+        self._warnings = warnings
         self.copy_stream = torch.cuda.Stream(device)
         staging_block = torch.empty(self._block_bytes(self.depth), dtype=torch.uint8, device=device)
         self.device_bytes = staging_block.nbytes
@@ -197,38 +202,38 @@ class CudaRing(Ring):
             staging, staging_nan = places[index % self.depth]
             self.slots.append(Slot(index, index % self.depth, staging, {}, staging_nan, _no_flags()))
 
-    def prepare(self) -> list[str]:
+    def _get_host(self, slot: Slot) -> None:
+        size = self._block_bytes(1)
         # Else memory is pinned by way of the current device, which may be one that nobody uses.
         with current_device(self.device):
-            block, warnings = self._pinned_block()
-        for slot, (host, host_nan) in zip(self.slots, self._carve(block, self.host_depth), strict=True):
-            slot.host, slot.host_nan = host, host_nan
-        return warnings
+            block = self._pinned_block(size) if self.pinned is not False else torch.empty(size, dtype=torch.uint8)
+        ((slot.host, slot.host_nan),) = self._carve(block, 1)
 
-    def _pinned_block(self) -> tuple[Tensor, list[str]]:
-        size = self.host_bytes
+    def _pinned_block(self, size: int) -> Tensor:
+        """``(size,)`` bytes; pageable where there is no memory that can be pinned."""
         try:
-            # One block: torch rounds every pinned allocation up to a power of two.
             block = torch.empty(size, dtype=torch.uint8, pin_memory=True)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
         else:
             if block.is_pinned():
                 self.pinned = True
-                return block, []
+                return block
             reason = "the allocator returned pageable memory"
         self.pinned = False
-        warning = (
+        self._warnings.append(
             f"{size / 2**20:.0f} MiB of host memory could not be pinned ({reason}): copies to the host wait for the "
             "device; use a smaller chunk_size or buffer_depth"
         )
-        return torch.empty(size, dtype=torch.uint8), [warning]
+        return torch.empty(size, dtype=torch.uint8)
 
     def record_filled(self, chunk: Chunk) -> None:
         self._decoded[chunk.slot.place].record(torch.cuda.current_stream(self.device))
 
     def transfer(self, chunk: Chunk) -> tuple[Mark, Mark]:
         slot, part = chunk.slot, slice(chunk.frames)
+        if not slot.host:
+            self._get_host(slot)
         copied = self._copied[slot.index]
         with torch.cuda.stream(self.copy_stream):
             self.copy_stream.wait_event(self._decoded[slot.place])
@@ -317,10 +322,12 @@ def free_device_bytes(device: torch.device) -> int | None:
     return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
-def make_ring(clip: Clip, formats: Iterable[PixelFormat], plan: RingPlan, device: torch.device) -> Ring:
-    """The ring for ``device``, as large as ``plan`` says."""
+def make_ring(
+    clip: Clip, formats: Iterable[PixelFormat], plan: RingPlan, device: torch.device, warnings: list[str]
+) -> Ring:
+    """The ring for ``device``, as large as ``plan`` says; ``warnings`` gets what does not go as asked."""
     if device.type == "cuda":
-        return CudaRing(clip, formats, plan, device)
+        return CudaRing(clip, formats, plan, device, warnings)
     return SyncRing(clip, formats, plan)
 
 

@@ -1,6 +1,6 @@
 """The copy thread: the thread that takes filled chunks from the device to the sinks.
 
-It first has the ring get its memory on the host, which the decoder need not wait for. Then, for each chunk, in order:
+For each chunk, in order:
 
 1. wait until the sinks are done with what its slot held on the host before;
 2. have it copied on the copy stream and wait for the copy asleep;
@@ -34,7 +34,6 @@ class CopyThread:
 
     Args:
         copied: becomes done when the last chunk is on the host and with the sinks, or this has ended.
-        warnings: gets what did not go as asked.
 
     Attributes:
         done: done when it has ended: every sink has closed, the clip was not whole, or the flow has an error. It
@@ -52,7 +51,6 @@ class CopyThread:
         clock: Clock,
         device: torch.device,
         copied: Future[None],
-        warnings: list[str],
     ) -> None:
         self._ring = ring
         self._sinks = sinks
@@ -61,7 +59,6 @@ class CopyThread:
         self._clock = clock
         self._device = device
         self._copied = copied
-        self._warnings = warnings
         self._heap = HeapTrim() if device.type == "cpu" else None
         self.done = running_future()
         self.nan_frame: int | None = None
@@ -81,7 +78,6 @@ class CopyThread:
             if self._device.type == "cuda":
                 torch.cuda.set_device(self._device)
             with torch.inference_mode():
-                self._warnings.extend(self._ring.prepare())
                 while (chunk := self._flow.next_filled()) is not None:
                     if not self._pass_on(chunk):
                         return

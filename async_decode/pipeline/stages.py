@@ -85,7 +85,6 @@ class Stages:
             clock=clock,
             device=device,
             copied=copied,
-            warnings=warnings,
         )
         self.filler = ChunkFiller(
             self.ring, finish, flow=flow, recorder=recorder, clock=clock, in_turn=buffer_depth == 1
@@ -147,7 +146,7 @@ class Stages:
                 f"{buffer_depth} slots of {chunk} frames would take too much memory: the ring has {plan.depth} of "
                 f"{plan.chunk_frames}, {plan.bytes / 2**20:.0f} MiB"
             )
-        return make_ring(self.clip, formats, plan, device)
+        return make_ring(self.clip, formats, plan, device, self._warnings)
 
 
 def formats_of(sinks: Sequence[Sink]) -> list[PixelFormat]:

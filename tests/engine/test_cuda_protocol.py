@@ -38,7 +38,7 @@ def test_everything_is_recorded_on_the_pipelines_device(cuda: FakeCuda, buffer_d
 
     assert np.array_equal(sink.frames, frames.numpy())
     assert {stream.index for kind, _, stream in (call for call in cuda.calls if call[0] == "record")} == {1}
-    assert cuda.pinned_on == [1] and cuda.current_device() == 0
+    assert set(cuda.pinned_on) == {1} and len(cuda.pinned_on) <= buffer_depth and cuda.current_device() == 0
     assert pipeline.report.outcome == "completed" and pipeline.report.device == "cuda:1"
     assert pipeline.report.stages[Stage.COPY].spans == pipeline.report.chunks == 4
 

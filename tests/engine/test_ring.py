@@ -156,9 +156,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> tuple[CudaRing, list[Any], Stre
         [PixelFormat.UINT8],
         plan_ring(CLIP, [PixelFormat.UINT8], depth=2, chunk_frames=4),
         torch.device("cuda", 1),
+        [],
     )
-    assert cuda.pinned_on == [], "the decoder does not wait for memory on the host"
-    assert ring.prepare() == [] and cuda.pinned_on == [1] and ring.pinned is True
+    assert cuda.pinned_on == [], "memory on the host is pinned when it is first copied to"
     for slot in ring.slots:
         slot.staging = {PixelFormat.UINT8: _Memory(cuda.calls, f"staging{slot.index}")}  # type: ignore[dict-item]
         slot.host = {PixelFormat.UINT8: _Memory(cuda.calls, f"host{slot.index}")}  # type: ignore[dict-item]
@@ -191,14 +191,15 @@ def test_slots_of_a_backlog_share_the_places_on_the_device(monkeypatch: pytest.M
     cuda = FakeCuda().install(monkeypatch)
     formats = [PixelFormat.UINT8]
 
-    ring = CudaRing(
-        CLIP, formats, plan_ring(CLIP, formats, depth=2, chunk_frames=4, backlog=1 << 20), torch.device("cuda", 1)
-    )
+    plan = plan_ring(CLIP, formats, depth=2, chunk_frames=4, backlog=1 << 20)
+    ring = CudaRing(CLIP, formats, plan, torch.device("cuda", 1), [])
 
-    ring.prepare()
     assert [slot.place for slot in ring.slots] == [0, 1, 0, 1, 0]
     assert len({slot.staging[formats[0]].data_ptr() for slot in ring.slots}) == 2
-    assert len({slot.host[formats[0]].data_ptr() for slot in ring.slots}) == 5
+    for index, slot in enumerate(ring.slots):
+        ring.transfer(Chunk(slot, index=index, first_index=4 * index, frames=4))
+        assert cuda.pinned_on == [1] * (index + 1)
+    assert len({slot.host[formats[0]].data_ptr() for slot in ring.slots}) == 5 and ring.pinned is True
     chunk = Chunk(ring.slots[3], index=3, first_index=12, frames=4)
     cuda.calls.clear()
     ring.record_filled(chunk)
@@ -221,16 +222,24 @@ def test_closing_drains_the_copy_stream_before_the_memory_goes(recorded: Any) ->
     assert not slots
 
 
-def test_memory_that_cannot_be_pinned_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    ring = SyncRing(CLIP, BOTH, plan_ring(CLIP, BOTH, depth=2, chunk_frames=2))
-    empty = torch.empty
+def test_memory_that_cannot_be_pinned_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCuda().install(monkeypatch)
+    empty, asked, warnings = torch.empty, [], []
+    ring = CudaRing(CLIP, BOTH, plan_ring(CLIP, BOTH, depth=2, chunk_frames=2), torch.device("cuda", 1), warnings)
 
     def refuse(*size: int, pin_memory: bool = False, **rest: Any) -> torch.Tensor:
         if pin_memory:
+            asked.append(size)
             raise RuntimeError("CUDA error: out of memory\nmore lines")
         return empty(*size, **rest)
 
     monkeypatch.setattr(torch, "empty", refuse)
-    block, warnings = CudaRing._pinned_block(ring)  # type: ignore[arg-type]
-    assert ring.pinned is False and block.nbytes == ring.host_bytes == ring._block_bytes(2)
+    for slot in ring.slots:
+        for staging in slot.staging.values():
+            staging.fill_(slot.index + 1)
+        chunk = Chunk(slot, index=slot.index, first_index=2 * slot.index, frames=2)
+        ring.transfer(chunk)
+        assert all((chunk.on_host(name) == slot.index + 1).all() for name in BOTH)
+
+    assert ring.pinned is False and len(asked) == 1
     assert len(warnings) == 1 and "could not be pinned (CUDA error: out of memory)" in warnings[0]
