@@ -237,10 +237,11 @@ def _work(vae: Path, warm: Path, out: Path, preset: str, waiting: Any, lines: An
 def _environment() -> dict[str, Any]:
     import diffusers
     import torch
+    from bench.environment import command_line
 
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python", *sys.argv]),
+        "command": command_line(),
         "cards": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "cores": os.cpu_count(),
         "python": platform.python_version(),
