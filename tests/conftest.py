@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
+from tests.comfyui.cores import find_cores, summary
+
 if not torch.cuda.is_available():
     # Where there is no GPU, kernels run in Triton's interpreter; read when Triton is first imported, by whomever.
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -21,8 +25,59 @@ if not torch.cuda.is_available():
 collect_ignore = ["soak"]
 
 
+#: What a test has told, in its report.
+TOLD = "told"
+WORKERS = 2
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Share out the whole suite to two processes, as most of it waits for servers and pages; ``-n0``: one does all.
+
+    What is named on the command line runs in one process, unless ``-n`` says otherwise.
+    """
+    named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    if named or "PYTEST_XDIST_WORKER" in os.environ or getattr(config.option, "numprocesses", 0) is not None:
+        return
+    config.option.numprocesses = WORKERS
+    config.option.dist = "loadscope"
+    # A process that dies fails the run; put in its place, another one may leave the run hanging.
+    config.option.maxworkerrestart = "0"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let one process have all tests of a checkout's server, which is then started once, and of a file elsewhere."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    cores = [core for front_ends in (True, False) for core in find_cores(front_ends)[0]]
+
+    class ByServer(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, test = nodeid.partition("::")
+            core = next((core.id for core in cores if f"[{core.id}" in test), None)
+            return file if core is None else f"{file.rpartition('/')[0]} {core}"
+
+    return ByServer(config, log)
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Has something said when all tests are over, whatever becomes of this one."""
+    return lambda text: request.node.user_properties.append((TOLD, text))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line for each reason why tests were skipped, however many they are."""
+    """Which checkouts were tested, what tests have told, and one line for each reason why tests were skipped."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    if any(report.nodeid.startswith(("tests/comfyui/", "tests/browser/")) for report in reports):
+        terminalreporter.section("ComfyUI checkouts")
+        for line in summary():
+            terminalreporter.line(line)
+    for report in reports:
+        for name, text in getattr(report, "user_properties", ()):
+            if name == TOLD and report.when == "call":
+                terminalreporter.line(text)
     reasons: Counter[str] = Counter()
     for report in terminalreporter.stats.get("skipped", []):
         if isinstance(report.longrepr, tuple):

@@ -1,15 +1,15 @@
 """Fixtures for tests in ComfyUI's own front end: a headless Chromium on a real server, of each core.
 
 ``open_front_end(renderer="vue", theme="light")`` opens a page; ``front_end`` is one with the defaults; a test that
-takes ``renderer`` or ``theme`` as well runs with each. The server, its ``client`` and the ``models`` are those of
-``tests/comfyui``.
+takes ``renderer`` or ``theme`` as well runs with each. Tests share their pages, one after the other, but for those
+marked ``own_page``. The server, its ``client`` and the ``models`` are those of ``tests/comfyui``.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from async_decode.demo.weights import read_safetensors
 from tests.browser import chromium
-from tests.browser.front_end import SETTINGS, FrontEnd, Renderer, Theme
+from tests.browser.front_end import FrontEnd, Renderer, Theme
 from tests.comfyui.client import Client
 
 # Found by pytest under these names: fixtures, and what shows a server's log when a test fails.
@@ -34,9 +34,9 @@ from tests.comfyui.cores import Core, core_params
 from tests.comfyui.server import REPOSITORY, Server
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext
+    from tests.browser.pages import Pages
 
-VIEWPORT = {"width": 1280, "height": 900}
+PAGES = pytest.StashKey["Pages"]()
 DEMO = REPOSITORY / "async_decode" / "demo"
 
 
@@ -46,18 +46,27 @@ def core(request: pytest.FixtureRequest) -> Core:
     return request.param  # type: ignore[no-any-return]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium, without a window; not for the whole session, as playwright's event loop is in the way of others."""
+@pytest.fixture
+def pages(pytestconfig: pytest.Config) -> Pages:
+    """The browser and its pages."""
     reason = chromium.missing()
     if reason is not None:
         pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
+    if PAGES not in pytestconfig.stash:
+        from tests.browser.pages import Pages
 
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium.find(), args=list(chromium.FLAGS))
-        yield launched
-        launched.close()
+        pytestconfig.stash[PAGES] = Pages()
+    return pytestconfig.stash[PAGES]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """The browser ends with the last of its tests: playwright's event loop is in the way of others."""
+    yield
+    pages = item.config.stash.get(PAGES, None)
+    if pages is not None and (nextitem is None or Path(__file__).parent not in nextitem.path.parents):
+        del item.config.stash[PAGES]
+        pages.close()
 
 
 @pytest.fixture(params=["litegraph", "vue"])
@@ -73,14 +82,22 @@ def theme(request: pytest.FixtureRequest) -> Theme:
 
 
 @pytest.fixture
-def open_front_end(browser: Browser, server: Server, client: Client) -> Iterator[Callable[..., FrontEnd]]:  # noqa: F811
+def open_front_end(
+    pages: Pages,
+    server: Server,  # noqa: F811
+    client: Client,  # noqa: F811
+    request: pytest.FixtureRequest,
+) -> Iterator[Callable[..., FrontEnd]]:
     """Opens front ends: ``open_front_end(renderer=…, theme=…, settings={…}, beside=…)``.
 
-    Settings belong to the server, so that those of the last call hold for all; ``beside`` opens a second tab of the
-    same browser and leaves the settings alone. A console error of one of our modules fails the test.
+    It is a page that tests share, emptied, unless it has settings or the test is marked ``own_page`` (see
+    ``pages.py``). ``beside`` opens a second tab of a page of the test's own. A console error of one of our modules
+    fails the test.
     """
-    contexts: list[BrowserContext] = []
+    needs_own = request.node.get_closest_marker("own_page") is not None
+    own: list[FrontEnd] = []
     opened: list[FrontEnd] = []
+    failed = request.session.testsfailed
 
     def open_front_end(
         *,
@@ -89,22 +106,23 @@ def open_front_end(browser: Browser, server: Server, client: Client) -> Iterator
         settings: dict[str, Any] | None = None,
         beside: FrontEnd | None = None,
     ) -> FrontEnd:
-        if beside is None:
-            _write_settings(server, renderer, theme, settings or {})
-            context = browser.new_context(viewport=VIEWPORT, base_url=server.url)  # type: ignore[arg-type]
-            contexts.append(context)
+        if beside is not None:
+            front_end = FrontEnd(beside.page.context.new_page(), server, f"{renderer}-{theme}")
+            front_end.open()
+        elif needs_own or settings is not None:
+            front_end = pages.own(server, renderer, theme, settings or {})
+            own.append(front_end)
+            front_end.open()
         else:
-            context = beside.page.context
-        front_end = FrontEnd(context.new_page(), server, f"{renderer}-{theme}")
+            front_end = pages.shared(server, renderer, theme)
         opened.append(front_end)
-        front_end.open()
         return front_end
 
     yield open_front_end
     # A test that failed may have left a node at a gate.
     client.post("/probe/release", {})
-    for context in contexts:
-        context.close()
+    for front_end in own if request.session.testsfailed == failed else opened:
+        pages.drop(front_end)
     errors = [error for front_end in opened for error in front_end.errors]
     assert not errors, "our modules logged errors in the browser:\n" + "\n".join(errors)
 
@@ -136,15 +154,3 @@ def _part_of_demo(of: Server, name: str, *, frames: int, rows: slice, columns: s
     save_file({"latent_tensor": latent, "latent_format_version_0": torch.tensor([])}, of.input / name)
     shutil.copy(DEMO / "weights.safetensors", of.base / "models" / "vae" / "demo.safetensors")
     return {"latent": name, "vae": "demo.safetensors"}
-
-
-def _write_settings(of: Server, renderer: Renderer, theme: Theme, settings: dict[str, Any]) -> None:
-    file = of.base / "user" / "default" / "comfy.settings.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    written = {
-        **SETTINGS,
-        "Comfy.VueNodes.Enabled": renderer == "vue",
-        "Comfy.ColorPalette": theme,
-        **settings,
-    }
-    file.write_text(json.dumps(written), "utf-8")

@@ -70,6 +70,26 @@ _CONNECT = """
 }
 """
 
+# A page as it was when it had been opened, but for what modules remember; false where something is left on it.
+_EMPTY = """
+async () => {
+  const { app } = window, { toast, command, workflow } = app.extensionManager;
+  const before = workflow.activeWorkflow;
+  await command.execute("Comfy.NewBlankWorkflow");
+  if (workflow.activeWorkflow === before) return false;
+  for (const other of [...workflow.openWorkflows]) {
+    if (other !== workflow.activeWorkflow) await workflow.closeWorkflow(other);
+  }
+  toast.removeAll();
+  document.activeElement?.blur();
+  Object.assign(app.canvas.ds, { scale: 1, offset: [0, 0] });
+  const left = () => document.querySelector(
+    ".async-vae-decode-view, [data-node-id], .p-dialog-mask, [role=dialog], .p-contextmenu, .litecontextmenu");
+  for (let frames = 0; left() && frames < 60; frames++) await new Promise(requestAnimationFrame);
+  return !left() && !app.graph.nodes.length && workflow.openWorkflows.length === 1;
+}
+"""
+
 # Puts the nodes into the middle of what the menus leave free.
 _CENTRE = """
 ([ids, scale]) => {
@@ -149,6 +169,15 @@ class FrontEnd:
         """A new, empty workflow."""
         # The id of its own that every workflow has which was not made by clearing.
         self.page.evaluate("() => { window.app.graph.clear(); window.app.graph.id = crypto.randomUUID(); }")
+
+    def empty(self) -> bool:
+        """Make it as new for another test: an empty workflow without a past; False when something is left on it."""
+        self.page.unroute_all(behavior="wait")
+        self.page.mouse.move(0, 0)
+        as_new: bool = self.page.evaluate(_EMPTY)
+        self.clear()
+        self.errors.clear()
+        return as_new
 
     def load(self, workflow: dict[str, Any] | Path) -> None:
         """Open a workflow, as dropping its file on the canvas does."""

@@ -128,6 +128,7 @@ def test_of_two_runs_at_once_the_later_one_is_shown(
     assert front_end.get(f"/async_vae_decode/runs/{second}")["state"] == "completed"
 
 
+@pytest.mark.own_page
 @pytest.mark.parametrize("renderer", ["litegraph", "vue"])
 def test_a_video_that_was_finished_while_another_workflow_was_open(
     open_front_end: Callable[..., FrontEnd], small_demo: dict[str, str], encoders: Encoders, renderer: Renderer
@@ -161,6 +162,7 @@ def test_a_video_that_was_finished_while_another_workflow_was_open(
     shows_video(front_end, node, "after the change", [96, 64])
 
 
+@pytest.mark.own_page
 def test_a_video_is_shown_on_a_page_that_was_reloaded(
     front_end: FrontEnd, small_demo: dict[str, str], encoders: Encoders
 ) -> None:

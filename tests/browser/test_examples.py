@@ -83,6 +83,7 @@ def test_the_demo_and_its_result_are_in_view(front_end: FrontEnd, small_demo: di
     assert not front_end.page.evaluate("() => window.app.canvas.low_quality"), "too small for texts"
 
 
+@pytest.mark.own_page
 def test_template_browser_shows_them(front_end: FrontEnd) -> None:
     page = front_end.page
     # The server's order is that of its file system, which may be any.

@@ -32,6 +32,7 @@ def test_nodes_are_there_and_run(
     assert front_end.screenshot("nodes").stat().st_size > 10_000
 
 
+@pytest.mark.own_page
 def test_a_reloaded_page_has_its_workflow(front_end: FrontEnd) -> None:
     node = front_end.add("AsyncVAEDecode", chunk_size=7)
 

@@ -138,6 +138,7 @@ def test_lanes_fill_while_the_node_runs_and_stay_afterwards(
     assert 140 < done["height"] / front_end.page.evaluate("() => window.app.canvas.ds.scale") < 260
 
 
+@pytest.mark.own_page
 def test_a_reload_in_mid_run_and_a_second_tab(
     open_front_end: Callable[..., FrontEnd], stage: Callable[..., Scene]
 ) -> None:
@@ -165,6 +166,7 @@ def test_a_reload_in_mid_run_and_a_second_tab(
     assert beside.page.evaluate(SHOWN)["blocks"] == done["blocks"]
 
 
+@pytest.mark.own_page
 def test_a_run_that_is_over_is_there_after_a_reload(front_end: FrontEnd, stage: Callable[..., Scene]) -> None:
     scene = stage(front_end)
     done = scene.finish(scene.run_until_held())
@@ -191,6 +193,7 @@ def test_the_trace_is_downloaded(front_end: FrontEnd, stage: Callable[..., Scene
     assert sum(event["ph"] == "X" for event in trace["traceEvents"]) > 13
 
 
+@pytest.mark.own_page
 @pytest.mark.parametrize("renderer", ["litegraph", "vue"])
 def test_a_node_in_a_subgraph_shows_its_run(
     open_front_end: Callable[..., FrontEnd], stage: Callable[..., Scene], renderer: Renderer
@@ -241,6 +244,7 @@ def test_a_run_shows_in_its_own_workflow_only(front_end: FrontEnd, stage: Callab
     assert scene.shown()["text"].startswith("13 frames")
 
 
+@pytest.mark.own_page
 def test_a_cancelled_run_and_a_failed_one_say_so(
     front_end: FrontEnd, stage: Callable[..., Scene], tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ def test_a_setting_that_makes_no_sense_is_left_aside(open_front_end: Callable[..
     assert values(front_end, node) == {"chunk_size": 4, "buffer_depth": 3, "writers": 0}
 
 
+@pytest.mark.own_page
 def test_previews_are_switched_off_and_on(front_end: FrontEnd, client: Client, models: Models) -> None:
     front_end.page.evaluate(
         """() => {
@@ -111,6 +112,7 @@ def test_the_server_is_told_at_the_start(open_front_end: Callable[..., FrontEnd]
     assert {"client_id": client_id, "enabled": False, "interval": 60} in asked
 
 
+@pytest.mark.own_page
 def test_the_section_is_in_the_dialog(front_end: FrontEnd) -> None:
     page = front_end.page
     page.keyboard.press("Control+,")

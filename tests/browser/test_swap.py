@@ -157,6 +157,7 @@ def test_colours_and_titles_that_are_changed_meanwhile_are_the_savers(front_end:
     assert looks(front_end)["VAEDecode"] == ["Mine", "#322", "#533"]
 
 
+@pytest.mark.own_page
 def test_a_swap_that_would_lose_a_link_changes_nothing(front_end: FrontEnd) -> None:
     decode, save = stock_frames(front_end)
     front_end.load(front_end.workflow())
@@ -283,6 +284,7 @@ LATER_SAVED: list[tuple[dict[str, Any], dict[str, Any], tuple[str, int] | None]]
 ]
 
 
+@pytest.mark.own_page
 def test_create_video_and_save_video_of_later_cores(front_end: FrontEnd) -> None:
     def later(route: Route) -> None:
         answer = route.fetch()

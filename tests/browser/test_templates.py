@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 if TYPE_CHECKING:
     from tests.browser.front_end import FrontEnd
@@ -67,7 +65,7 @@ async (workflow) => {
 """
 
 
-def test_every_template(front_end: FrontEnd, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_template(front_end: FrontEnd, tell: Callable[[str], None]) -> None:
     core = front_end.server.core
     found = dict(templates(core.python))
     wrong: dict[str, list[str]] = {}
@@ -87,11 +85,11 @@ def test_every_template(front_end: FrontEnd, capsys: pytest.CaptureFixture[str])
         made.update(kind for kind in classes(swapped["after"]["workflow"]) if kind.startswith(OURS))
         videos += not SAVERS.isdisjoint(classes(workflow))
 
-    with capsys.disabled():
-        print(
-            f"\nComfyUI {core.version}: {len(found)} templates with a stock decode node tried, {videos} of them save a "
-            f"video; {len(found) - len(wrong)} passed; {', '.join(f'{n} {kind}' for kind, n in sorted(made.items()))}"
-        )
+    tell(
+        f"ComfyUI {core.version}, front end {core.front_end}: {len(found)} templates with a stock decode node tried, "
+        f"{videos} of them save a video; {len(found) - len(wrong)} passed; "
+        f"{', '.join(f'{n} {kind}' for kind, n in sorted(made.items()))}"
+    )
     assert not wrong, json.dumps(wrong, indent=1)
     assert found
     # Nobody watches what is converted: at least it is not nothing.

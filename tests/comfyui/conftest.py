@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.comfyui.client import Client
-from tests.comfyui.cores import Core, core_params, summary
+from tests.comfyui.cores import Core, core_params
 from tests.comfyui.family_runs import FamilyRuns
 from tests.comfyui.fixtures import Models
 from tests.comfyui.server import Server, Servers
@@ -160,10 +160,3 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
             title = f"log of ComfyUI {server.core.version} {' '.join(server.options)}"
             report.sections.append((title, os.linesep.join(lines)))  # type: ignore[attr-defined]
     return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which checkouts were tested, and why others were not."""
-    terminalreporter.section("ComfyUI checkouts")
-    for line in summary():
-        terminalreporter.line(line)

@@ -38,6 +38,11 @@ class Core:
     front_end: str = ""
 
     @property
+    def id(self) -> str:
+        """What tests that run on it are called by."""
+        return f"{self.version}-{self.front_end}".rstrip("-")
+
+    @property
     def main(self) -> Path:
         """The script that starts the server."""
         return self.path / "main.py"
@@ -75,7 +80,7 @@ def core_params(front_ends: bool = False) -> list[Any]:
         cores, missing = [], ["aiohttp is not installed, which the tests talk to ComfyUI's websocket with"]
     if not cores:
         return [pytest.param(None, id="no ComfyUI", marks=pytest.mark.skip(reason="; ".join(missing)))]
-    return [pytest.param(core, id=f"{core.version}-{core.front_end}".rstrip("-")) for core in cores]
+    return [pytest.param(core, id=core.id) for core in cores]
 
 
 def summary() -> list[str]:

@@ -1,15 +1,14 @@
-"""Runs ``families_in_core.py`` in the interpreters of the checkouts, all at once, and keeps what they found."""
+"""Runs ``families_in_core.py`` in the interpreter of a checkout, in two processes, and keeps what they found."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tests.comfyui.cores import Core, find_cores
+from tests.comfyui.cores import Core
 from tests.comfyui.server import BOOTSTRAP
 
 PROGRAM = Path(__file__).with_name("families_in_core.py")
@@ -22,7 +21,7 @@ Row = dict[str, Any]
 
 
 class FamilyRuns:
-    """What was found in each core, from runs that begin together when the first result is asked for.
+    """What was found in each core, from runs that begin when the first result of it is asked for.
 
     Args:
         folder: where the programs write.
@@ -45,9 +44,9 @@ class FamilyRuns:
         Raises:
             RuntimeError: a program failed as a whole; the message has the end of what it said.
         """
-        if not self._running:
-            for share, other in product(range(len(SHARES)), find_cores()[0]):
-                self._running[other, share] = self._start(other, share)
+        if (core, 0) not in self._running:
+            for share in range(len(SHARES)):
+                self._running[core, share] = self._start(core, share)
         if core not in self._rows:
             self._rows[core] = [row for share in range(len(SHARES)) for row in self._finished(core, share)]
         return self._rows[core]

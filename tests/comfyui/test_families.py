@@ -8,6 +8,7 @@ The families are core's own classes with random weights, each in a real ``comfy.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +117,11 @@ def test_what_is_no_picture_vae_is_refused_with_the_right_node(
     assert all(word in message for word in words), message
 
 
-def test_page_has_this_table(core: Core, runs: FamilyRuns, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_has_this_table(core: Core, runs: FamilyRuns, tell: Callable[[str], None]) -> None:
     seen = {family.name: runs.row(core, "exactness", "family", family.name) for family in FAMILIES}
-    with capsys.disabled():
-        print(f"\n\nVAE families of ComfyUI {core.version}")
-        for name, row in seen.items():
-            print(f"| {name} | {_cell(row)} | {_reason(row)} |")
+    tell(f"VAE families of ComfyUI {core.version}")
+    for name, row in seen.items():
+        tell(f"| {name} | {_cell(row)} | {_reason(row)} |")
     if core.version not in (NEW, OLD):
         pytest.skip(f"the table is not about ComfyUI {core.version}")
 

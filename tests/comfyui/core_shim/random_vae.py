@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def main(core: str, family: str, width: str, file: str) -> None:
         else:
             drawn = torch.ones(like.shape)
         weights[name] = drawn.to(torch.bfloat16)
-    part = Path(file).with_suffix(".part")
+    # Two test runs may make it at the same time.
+    part = Path(file).with_suffix(f".{os.getpid()}.part")
     # Its structure is told in the file.
     save_file(weights, part, {"config": json.dumps({"vae": ltx_config()})} if family == "ltx" else None)
     part.replace(file)
