@@ -23,26 +23,27 @@ if not torch.cuda.is_available():
 
 #: Long runs, which nobody waits for by accident: ``pytest tests/soak`` collects them.
 collect_ignore = ["soak"]
-
-
+#: Processes that share the tests of the whole suite; the servers and pages that they wait for have their own.
+WORKERS = 2
 #: What a test has told, in its report.
 TOLD = "told"
-WORKERS = 2
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Share out the whole suite to two processes, as most of it waits for servers and pages; ``-n0``: one does all.
+    """Share out the whole suite to two processes; with ``-n0``, ``-s`` or ``--pdb`` one does all.
 
     What is named on the command line runs in one process, unless ``-n`` says otherwise.
     """
+    option = config.option
     named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
-    if named or "PYTEST_XDIST_WORKER" in os.environ or getattr(config.option, "numprocesses", 0) is not None:
+    by_hand = option.usepdb or option.capture == "no" or getattr(option, "numprocesses", 0) is not None
+    if named or by_hand or "PYTEST_XDIST_WORKER" in os.environ:
         return
-    config.option.numprocesses = WORKERS
-    config.option.dist = "loadscope"
+    option.numprocesses = WORKERS
+    option.dist = "loadscope"
     # A process that dies fails the run; put in its place, another one may leave the run hanging.
-    config.option.maxworkerrestart = "0"
+    option.maxworkerrestart = "0"
 
 
 @pytest.hookimpl(optionalhook=True)
