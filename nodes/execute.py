@@ -23,6 +23,7 @@ from ..async_decode.taps import Ladder, Tiling
 from . import background, estimates, image_output
 from . import tiling as tiling_side
 from . import vae as vae_side
+from .earlier_runs import SavedAs
 from .node_run import FilesShown, NodeRun
 
 
@@ -54,6 +55,7 @@ async def decode(
     files: FilesShown = lambda _: {},
     notes: Sequence[str] = (),
     finish: str = background.WITH_THE_NODE,
+    saved_as: SavedAs | None = None,
 ) -> Executed:
     """Decode ``latent`` into ``sinks``; return when all of them have closed, or when the device has done its part.
 
@@ -70,6 +72,7 @@ async def decode(
         notes: what the report is to say beside its own warnings.
         finish: when to return, one of ``background.FINISH``. An IMAGE is whole when the node returns, so that with
             ``output_images`` it returns with its files.
+        saved_as: how the files are saved, for what is remembered of earlier runs.
 
     Raises:
         InterruptProcessingException: the user cancelled.
@@ -88,6 +91,7 @@ async def decode(
     sinks = [*sinks, *([images] if images else [])]
     node_run = NodeRun(
         sinks,
+        saved_as,
         poll=lambda: node_run.poll(),
         chunk_size=chunk_size,
         buffer_depth=buffer_depth,
@@ -140,6 +144,7 @@ async def save_images(
     files: FilesShown,
     notes: Sequence[str] = (),
     finish: str = background.WITH_THE_NODE,
+    saved_as: SavedAs | None = None,
 ) -> Executed:
     """Hand frames that are there already to ``sinks``, a few at a time; return when all of them have closed.
 
@@ -151,6 +156,7 @@ async def save_images(
         files: what the node shows of its files.
         notes: what the report is to say beside its own warnings.
         finish: when to return, one of ``background.FINISH``.
+        saved_as: as of ``decode``.
 
     Returns:
         What the node shows, and the report; no IMAGE.
@@ -163,6 +169,7 @@ async def save_images(
     notes = [*notes, *(await background.room() if later else ())]
     node_run = NodeRun(
         sinks,
+        saved_as,
         chunk_size=chunk_size,
         buffer_depth=buffer_depth,
         device=images.device,

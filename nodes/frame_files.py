@@ -23,6 +23,7 @@ from ..async_decode.sinks import (
 )
 from ..async_decode.sinks.image.avif import ffmpeg_writes_avif, pillow_writes_avif
 from . import saving
+from .earlier_runs import SavedAs
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ FORMATS: Mapping[str, MakeEncoder] = {
     "exr half": lambda given, texts: _exr(given, texts, half=True),
     "exr float": lambda given, texts: _exr(given, texts, half=False),
 }
+#: Those that look at ``compression``; the others look at ``quality``.
+COMPRESSED = frozenset({"png", "png 16-bit", "tiff", "exr half", "exr float"})
 #: What EXR's input can be; the default first.
 COLOR_SPACES = ["sRGB", "HDR", "linear"]
 
@@ -139,6 +142,7 @@ class FrameFiles:
 
     Attributes:
         sink: who takes the frames.
+        saved_as: how, for what is remembered of earlier runs.
 
     Raises:
         SinkError: as ``saving.target_of``, or the format holds no frames of this size.
@@ -150,6 +154,12 @@ class FrameFiles:
         # Nothing is to be decoded for files that cannot be. Of their channels the sink learns first.
         encoder.check(Clip(height=height, width=width, channels=3))
         self.sink = ImageFilesSink(target.names, encoder, writers=options.writers or None)
+        writers = f"{options.writers or 'automatic'} writers"
+        compressed = options.format in COMPRESSED
+        self.saved_as = SavedAs(
+            options.format if compressed else f"{options.format}, quality {options.quality}",
+            f"compression {options.compression}, {writers}" if compressed else writers,
+        )
         self._subfolder = target.subfolder
 
     def ui(self, whole: bool = True) -> dict[str, Any]:

@@ -56,6 +56,12 @@ class AsyncSaveFrames(io.ComfyNode):
         options = frame_files.Options(filename_prefix, format, compression, quality, input_color_space, writers)
         files = frame_files.FrameFiles(cls.hidden, options, width, height)
         result = await execute.save_images(
-            images, [files.sink], chunk_size=chunk_size, buffer_depth=buffer_depth, files=files.ui, finish=finish
+            images,
+            [files.sink],
+            chunk_size=chunk_size,
+            buffer_depth=buffer_depth,
+            files=files.ui,
+            finish=finish,
+            saved_as=files.saved_as,
         )
         return io.NodeOutput(images, ui=result.ui)

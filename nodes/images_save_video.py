@@ -71,5 +71,6 @@ class AsyncSaveVideo(io.ComfyNode):
             files=file.ui,
             notes=file.notes,
             finish=finish,
+            saved_as=file.saved_as,
         )
         return io.NodeOutput(file.video(result.later), images, ui=result.ui)

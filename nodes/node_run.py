@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import time
@@ -18,6 +19,7 @@ from comfy import model_management
 from ..async_decode import Cancelled, FramePipeline, SinkError
 from ..async_decode.sinks import OptionalSink, Patience, PreviewSink, Sink
 from . import background, cancels, events
+from .earlier_runs import SavedAs, earlier_runs
 
 #: How often a node that waits for its sinks looks at the progress and at ComfyUI's interrupt, in seconds.
 TAIL_INTERVAL = 0.05
@@ -36,13 +38,14 @@ class NodeRun:
 
     Args:
         sinks: who takes the frames.
+        saved_as: how, for what is remembered of earlier runs; ``None``: nothing is to be remembered.
         settings: of the ``FramePipeline``.
 
     Attributes:
         pipeline: takes a preview from the frames besides, where the browser wants one.
     """
 
-    def __init__(self, sinks: Sequence[Sink], **settings: Any) -> None:
+    def __init__(self, sinks: Sequence[Sink], saved_as: SavedAs | None = None, **settings: Any) -> None:
         self._events = events.RunEvents()
         wish = self._events.preview
         self._preview = PreviewSink(wish.interval) if wish.enabled else None
@@ -51,6 +54,7 @@ class NodeRun:
         #: Since the node has returned, or will in a moment.
         self._has_returned = False
         self._over = False
+        self._saved_as = saved_as
         self._began = time.monotonic()
         #: Since another branch of the prompt has failed.
         self._patience: Patience | None = None
@@ -73,8 +77,16 @@ class NodeRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        saved_as = self._saved_as
+        if saved_as is not None and self._has_returned:
+            # There are others beside it, with which it shares the cores.
+            saved_as = dataclasses.replace(saved_as, kind=f"{saved_as.kind}, in the background")
+        if saved_as is not None and error is None:
+            self.pipeline.measured = earlier_runs().others(saved_as, self.pipeline.report)
         try:
             self.pipeline.__exit__(kind, error, traceback)
+            if saved_as is not None:
+                earlier_runs().add(saved_as, self.pipeline.report)
         finally:
             self._over = True
             self._events.end()

@@ -95,5 +95,6 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
             decoder=decoder,
             files=files.ui,
             finish=finish,
+            saved_as=files.saved_as,
         )
         return io.NodeOutput(result.images, ui=result.ui)

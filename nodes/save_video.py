@@ -106,5 +106,6 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
             files=file.ui,
             notes=[*file.notes, *clips_note(vae, latent)],
             finish=finish,
+            saved_as=file.saved_as,
         )
         return io.NodeOutput(file.video(result.later), result.images, ui=result.ui)

@@ -27,6 +27,7 @@ from ..async_decode.sinks import (
 from ..async_decode.sinks.files import OutputNames
 from ..async_decode.sinks.video.notes import check_size
 from . import background, saving, sounds
+from .earlier_runs import SavedAs
 
 #: Under this key a node's ``ui`` output names what its player takes instead of the file.
 STAND_IN_KEY = "async_vae_decode_stand_in"
@@ -181,6 +182,7 @@ class VideoFile:
     Attributes:
         sinks: who takes the frames.
         notes: what the report is to say of the widgets.
+        saved_as: how the file is saved, for what is remembered of earlier runs.
 
     Raises:
         SinkError: a value is none that the format takes; as ``saving.target_of``.
@@ -216,6 +218,11 @@ class VideoFile:
         target = saving.target_of(filename_prefix, width, height)
         keeps_alpha = channels == 4 and video.alpha_format is not None
         self.format = video
+        has_speeds = len(set(map(tuple, video.speeds.values()))) > 1
+        self.saved_as = SavedAs(
+            f"{format}, quality {quality}, played {loop_count} times more{', back and forth' if ping_pong else ''}",
+            f"preset {preset}" if has_speeds else "its only preset",
+        )
         self._subfolder = target.subfolder
         # What the file and its stand-in have in common.
         shared: dict[str, Any] = {

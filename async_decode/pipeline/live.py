@@ -40,7 +40,8 @@ class LiveRun:
       them, and ``seconds_left``, both ``None`` before there are two;
     - ``unified``: frames are finished straight into host memory, so that the lane of copies stays empty;
     - ``error`` and ``cut_short``, when it has ended: what ended it, and the files that hold less than they should;
-    - ``bottleneck``, ``advice``, ``advice_code``, ``advice_values``: none before a frame has been written;
+    - ``bottleneck``, ``advice``, ``advice_code``, ``advice_values``, ``advice_measured``: none before a frame has been
+      written;
     - ``blocks`` by stage, ``lanes``, and which spans they are: ``since``, ``told``.
 
     Args:
@@ -72,7 +73,13 @@ class LiveRun:
         self._shown = (-1, -1)
         self._due = -float("inf")
         #: As a report says it that has no frames yet.
-        self._advice: dict[str, Any] = {"bottleneck": None, "advice": "", "advice_code": None, "advice_values": {}}
+        self._advice: dict[str, Any] = {
+            "bottleneck": None,
+            "advice": "",
+            "advice_code": None,
+            "advice_values": {},
+            "advice_measured": None,
+        }
         self._advice_due = clock() + ADVICE_INTERVAL
 
     def news(self) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import torch
 
 from ..decoding import Decoding
 from ..device.ring import is_unified
-from ..report.figures import RunFacts
+from ..report.figures import Measured, RunFacts
 from ..report.report import Report, build_report
 from ..report.totals import Pace, SpanTotals
 from ..spans import Recorder
@@ -36,6 +36,7 @@ class RunStatus:
     Attributes:
         recorder: has the spans.
         warnings: what did not go as asked, one sentence each; the report has them.
+        measured: what other settings of saving took in earlier runs, for the report's advice.
 
     Raises:
         ValueError: ``chunk_size`` or ``buffer_depth`` is out of range.
@@ -61,6 +62,7 @@ class RunStatus:
         self.decoder = ""
         self.recorder = Recorder()
         self.warnings: list[str] = []
+        self.measured: tuple[Measured, ...] = ()
         self._cancels = cancels
         self._flow = Flow(poll)
         self._stages: Stages | None = None
@@ -134,6 +136,7 @@ class RunStatus:
             ring_bytes_device=0 if ring is None else ring.device_bytes,
             ring_bytes_host=0 if ring is None else ring.host_bytes,
             warnings=tuple(self.warnings),
+            measured=self.measured,
         )
 
 

@@ -44,6 +44,19 @@ class StageTotals:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What was measured in an earlier run like this one, which saved with another setting.
+
+    Attributes:
+        setting: for people to read, such as ``preset veryfast``.
+        seconds: how long that run waited for its files: its ``waited_seconds``.
+    """
+
+    setting: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """What a pipeline knows of its run, besides its spans.
 
@@ -65,6 +78,7 @@ class RunFacts:
         ring_bytes_device: device memory of the ring.
         ring_bytes_host: host memory of the ring.
         warnings: what did not go as asked, one sentence each.
+        measured: what other settings took in earlier runs; none where nobody remembers any.
     """
 
     outcome: Outcome
@@ -83,6 +97,7 @@ class RunFacts:
     ring_bytes_device: int
     ring_bytes_host: int
     warnings: tuple[str, ...]
+    measured: tuple[Measured, ...]
 
 
 @dataclass(frozen=True)
@@ -148,6 +163,11 @@ class Figures(RunFacts):
     def compute_seconds(self) -> float:
         """Time with decoding or finishing, which are never at work at once."""
         return self.stages[Stage.DECODE].busy_seconds + self.stages[Stage.FINISH].busy_seconds
+
+    @property
+    def waited_seconds(self) -> float:
+        """Time that saving added to decoding: stalls, and what went on after the last frame."""
+        return self.stall_seconds + self.tail_seconds
 
 
 def plain(of: Any) -> dict[str, Any]:

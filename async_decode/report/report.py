@@ -37,13 +37,14 @@ class Report(Figures):
         return "" if advice is None else str(advice)
 
     def advice_json(self) -> dict[str, Any]:
-        """Bottleneck and advice as plain types: the sentence, and its code and values for other languages."""
+        """Bottleneck and advice as plain types: the sentences, and their code and values for other languages."""
         advice = words.advice_of(self)
         return {
             "bottleneck": None if self.bottleneck is None else self.bottleneck.value,
             "advice": self.advice,
             "advice_code": None if advice is None else advice.code,
             "advice_values": {} if advice is None else dict(advice.values),
+            "advice_measured": None if advice is None or advice.measured is None else plain(advice.measured),
         }
 
     def summary(self) -> str:
@@ -64,6 +65,8 @@ class Report(Figures):
             "total_frames": self.total_frames,
             "decoding": None if self.decoding is None else plain(self.decoding),
             "warnings": list(self.warnings),
+            "measured": [plain(measured) for measured in self.measured],
+            "waited_seconds": self.waited_seconds,
             "stages": {stage.value: totals.to_json() for stage, totals in self.stages.items()},
             "fps": self.fps,
             **self.advice_json(),

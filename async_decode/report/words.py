@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..spans import Stage
-from .figures import Figures
+from .figures import Figures, Measured
 
 #: A wait of less than this share of the run is not worth advice.
 NOTICEABLE = 0.02
@@ -80,6 +80,28 @@ ADVICE = {
 }
 
 
+#: What is said beside it where another setting was measured to be faster.
+MEASURED = "An earlier run like this one waited {other} for its files with {setting}, this one {own}."
+
+
+@dataclass(frozen=True)
+class Better:
+    """Another setting that took less in an earlier run.
+
+    Attributes:
+        setting: for people to read.
+        other: seconds that the earlier run waited for its files.
+        own: seconds that this run waited.
+    """
+
+    setting: str
+    other: float
+    own: float
+
+    def __str__(self) -> str:
+        return MEASURED.format(setting=self.setting, other=seconds_text(self.other), own=seconds_text(self.own))
+
+
 @dataclass(frozen=True)
 class Advice:
     """What held a run up and what to change.
@@ -87,13 +109,16 @@ class Advice:
     Attributes:
         code: a key of ``ADVICE``.
         values: seconds, by the names that are in braces there.
+        measured: a setting that is known to help, where one is.
     """
 
     code: str
     values: Mapping[str, float] = field(default_factory=dict)
+    measured: Better | None = None
 
     def __str__(self) -> str:
-        return ADVICE[self.code].format(**{name: seconds_text(seconds) for name, seconds in self.values.items()})
+        said = ADVICE[self.code].format(**{name: seconds_text(seconds) for name, seconds in self.values.items()})
+        return said if self.measured is None else f"{said} {self.measured}"
 
 
 def advice_of(report: Figures) -> Advice | None:
@@ -105,16 +130,25 @@ def advice_of(report: Figures) -> Advice | None:
         case Bottleneck.COPY:
             return Advice("copy_unpinned" if report.pinned is False else "copy")
         case Bottleneck.SAVE if given:
-            return Advice("save")
+            return Advice("save", measured=_better(report))
         case Bottleneck.SAVE if _has_stalls(report):
-            return Advice("save_stalls", {"seconds": report.stall_seconds})
+            return Advice("save_stalls", {"seconds": report.stall_seconds}, _better(report))
         case Bottleneck.SAVE:
-            return Advice("save_lags", {"seconds": report.tail_seconds})
+            return Advice("save_lags", {"seconds": report.tail_seconds}, _better(report))
         case Bottleneck.RING:
             return Advice("one_slot" if report.buffer_depth == 1 else "idle_writers")
         case Bottleneck.WHOLE:
-            return Advice("whole")
+            return Advice("whole", measured=_better(report))
     return None
+
+
+def _better(report: Figures) -> Better | None:
+    """The setting that was measured to be fastest, if it is worth a change."""
+    best: Measured | None = min(report.measured, key=lambda measured: measured.seconds, default=None)
+    own = report.waited_seconds
+    if best is None or own - best.seconds <= NOTICEABLE * report.wall_seconds:
+        return None
+    return Better(best.setting, best.seconds, own)
 
 
 def summary_of(report: Figures) -> str:

@@ -386,11 +386,13 @@ def test_times_and_numbers_are_written_as_the_language_does(open_front_end: Call
       async (address) => {
         const { adviceText, clockText, numberText, secondsText } = await import(address);
         const given = { advice: "English", advice_values: { seconds: 1.25 } };
+        const measured = { setting: "preset veryfast", other: 0.25, own: 1.75 };
         return [
           ...[0.4204, 9.7, 99, 200.4, 240].map(secondsText), numberText(0.12345), numberText(1234.5),
           adviceText({ ...given, advice_code: "save_lags" }, ["writers", "compression"]),
           adviceText({ ...given, advice_code: "save_lags" }, []),
-          adviceText({ ...given, advice_code: "of tomorrow" }, []), adviceText({}, []),
+          adviceText({ ...given, advice_code: "save_lags", advice_measured: measured }, ["preset"]),
+          adviceText({ ...given, advice_code: "of tomorrow", advice_measured: measured }, []), adviceText({}, []),
           clockText(40, 60), clockText(200, 300), clockText(3900, 7200),
         ];
       }
@@ -402,7 +404,11 @@ def test_times_and_numbers_are_written_as_the_language_does(open_front_end: Call
     assert "(il a continué 1,25 s après le décodage)" in told[7]
     assert "plus de writers ou une compression plus faible" in told[7] and "preset" not in told[7]
     assert told[8].endswith("après le décodage)") and "writers" not in told[8]
-    assert told[9:] == ["English", "", "40 s", "3:20", "1:05:00"]
+    assert told[9].endswith(
+        "essayez un preset plus rapide. Une exécution précédente semblable a attendu ses fichiers 250 ms avec preset "
+        "veryfast, celle-ci 1,75 s."
+    )
+    assert told[10:] == ["English", "", "40 s", "3:20", "1:05:00"]
 
 
 def test_is_english_where_there_are_no_translations(

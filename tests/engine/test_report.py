@@ -156,6 +156,7 @@ def report_of(spans: list[Span], *, unified: bool = False, depth: int = 3, kind:
         ring_bytes_device=7,
         ring_bytes_host=9,
         warnings=("one", "two"),
+        measured=(),
     )
     return build_report(facts, totals, START + 10 * SECOND)
 

@@ -8,6 +8,7 @@ import pytest
 
 from async_decode.decoding import Decoding
 from async_decode.report import Report, RunFacts, SpanTotals, build_report
+from async_decode.report.figures import Measured
 from async_decode.report.words import ADVICE
 from async_decode.spans import Span, Stage
 
@@ -35,6 +36,7 @@ def a_report(
     pinned: bool | None = True,
     buffer_depth: int = 3,
     frames: int = 8,
+    measured: tuple[Measured, ...] = (),
 ) -> Report:
     """The report of a run of ten seconds, in each lane of which one thing happened: from when to when, in seconds."""
     totals = SpanTotals(0)
@@ -57,6 +59,7 @@ def a_report(
         ring_bytes_device=0,
         ring_bytes_host=0,
         warnings=(),
+        measured=measured,
     )
     return build_report(facts, totals, 10 * SECOND)
 
@@ -77,4 +80,39 @@ def test_no_advice_before_there_are_frames() -> None:
     report = a_report({}, frames=0)
 
     assert report.advice == ""
-    assert report.advice_json() == {"bottleneck": None, "advice": "", "advice_code": None, "advice_values": {}}
+    assert report.advice_json() == {
+        "bottleneck": None,
+        "advice": "",
+        "advice_code": None,
+        "advice_values": {},
+        "advice_measured": None,
+    }
+
+
+SLOWER, FASTER = Measured("preset slow", 9.0), Measured("preset veryfast", 0.25)
+
+
+@pytest.mark.parametrize("code", ["save", "save_stalls", "save_lags", "whole"])
+def test_where_saving_is_the_limit_the_advice_names_what_was_measured(code: str) -> None:
+    spans, settings = CASES[code]
+
+    report = a_report(spans, **settings, measured=(SLOWER, FASTER))
+
+    own = report.stall_seconds + report.tail_seconds
+    told = report.to_json()
+    assert told["advice_measured"] == {"setting": "preset veryfast", "other": 0.25, "own": own}
+    assert told["advice"].endswith(
+        f" An earlier run like this one waited 250 ms for its files with preset veryfast, this one {own:.2f} s."
+    )
+    assert told["advice_code"] == code and told["waited_seconds"] == own
+    assert told["measured"][1] == {"setting": "preset veryfast", "seconds": 0.25}
+
+
+def test_a_setting_that_would_not_help_is_not_named() -> None:
+    spans, settings = CASES["save_lags"]
+    hardly = Measured("preset fast", 5.4)
+
+    assert a_report(spans, **settings, measured=(hardly, SLOWER)).advice == a_report(spans, **settings).advice
+    # Where decoding is the limit there is nothing to gain.
+    spans, settings = CASES["decode"]
+    assert "earlier run" not in a_report(spans, **settings, measured=(FASTER,)).advice

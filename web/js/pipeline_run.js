@@ -36,6 +36,7 @@ export const MOST_BLOCKS = 1200;
  * @property {string} advice in English
  * @property {string | null} [advice_code]
  * @property {Record<string, number>} [advice_values]
+ * @property {import("./texts.js").Advice["advice_measured"]} [advice_measured]
  * @property {boolean} [unified]
  * @property {Record<string, { lanes: number, intervals: [number, number][] }>} stages
  * @property {string} [run]
@@ -66,6 +67,7 @@ export const MOST_BLOCKS = 1200;
  * @property {string} [advice] in English
  * @property {string | null} [advice_code]
  * @property {Record<string, number>} [advice_values] seconds that the advice names
+ * @property {import("./texts.js").Advice["advice_measured"]} [advice_measured]
  * @property {Record<string, number>} [lanes]
  * @property {Record<string, Block[]>} [blocks]
  * @property {Report} [report]
@@ -114,7 +116,7 @@ export class PipelineRun {
     this.cutShort = [];
     /** @type {string | null} */
     this.bottleneck = null;
-    /** What holds it up and what to change, in every form. @type {Pick<News, "advice" | "advice_code" | "advice_values">} */
+    /** What holds it up and what to change, in every form. @type {import("./texts.js").Advice} */
     this.advised = {};
     /** How many workers each stage has. @type {Record<string, number>} */
     this.lanes = {};
@@ -214,8 +216,8 @@ export class PipelineRun {
     this.error = news.error ?? this.error;
     this.cutShort = news.cut_short ?? this.cutShort;
     this.bottleneck = news.bottleneck ?? null;
-    const { advice, advice_code, advice_values } = news;
-    this.advised = { advice, advice_code, advice_values };
+    const { advice, advice_code, advice_values, advice_measured } = news;
+    this.advised = { advice, advice_code, advice_values, advice_measured };
     this.lanes = news.lanes ?? this.lanes;
     this.report = news.report ?? this.report;
     if (this.written !== this._change[0]) this._change = [this.written, this.seconds];

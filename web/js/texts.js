@@ -69,6 +69,7 @@ export const MESSAGES = {
   moreWriters: "more writers",
   lessCompression: "a lower compression",
   fasterPreset: "a faster preset",
+  measured: "{advice} An earlier run like this one waited {other} for its files with {setting}, this one {own}.",
 };
 
 /** @typedef {keyof typeof LABELS} CommandId */
@@ -107,13 +108,36 @@ const REMEDIES = [
 ];
 
 /**
- * What the server advises, which it says in English and as a code with values; of saving, what the node has inputs for.
+ * What the server advises, as it gives it: in English, and as a code with values; `advice_measured` is another setting of
+ * saving that took less in an earlier run.
  *
- * @param {{ advice?: string, advice_code?: string | null, advice_values?: Record<string, number> }} given
+ * @typedef {object} Advice
+ * @property {string} [advice]
+ * @property {string | null} [advice_code]
+ * @property {Record<string, number>} [advice_values] seconds
+ * @property {{ setting: string, other: number, own: number } | null} [advice_measured] seconds, but for the setting
+ */
+
+/**
+ * What the server advises; of saving, what the node has inputs for.
+ *
+ * @param {Advice} given
  * @param {string[]} inputs
  * @returns {string}
  */
-export function adviceText({ advice = "", advice_code: code, advice_values: values = {} }, inputs) {
+export function adviceText(given, inputs) {
+  const said = adviceAlone(given, inputs);
+  const { advice_code: code, advice_measured: measured } = given;
+  if (!measured || !code || !(code in ABOUT_SAVING)) return said;
+  const { setting, other, own } = measured;
+  return message("measured", { advice: said, setting, other: secondsText(other), own: secondsText(own) });
+}
+
+/**
+ * @param {Advice} given
+ * @param {string[]} inputs
+ */
+function adviceAlone({ advice = "", advice_code: code, advice_values: values = {} }, inputs) {
   const times = Object.fromEntries(Object.entries(values).map(([name, seconds]) => [name, secondsText(seconds)]));
   if (code && code in ABOUT_SAVING) {
     const said = message(ABOUT_SAVING[code], times);
