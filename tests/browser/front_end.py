@@ -80,7 +80,8 @@ async () => {
   for (const other of [...workflow.openWorkflows]) {
     if (other !== workflow.activeWorkflow) await workflow.closeWorkflow(other);
   }
-  toast.removeAll();
+  // Newest front ends call it otherwise.
+  (toast.removeAll ?? toast.dismissAll).call(toast);
   document.activeElement?.blur();
   Object.assign(app.canvas.ds, { scale: 1, offset: [0, 0] });
   const left = () => document.querySelector(
