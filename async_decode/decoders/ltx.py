@@ -15,8 +15,8 @@ from .call import ABSENT, TRUE, Kept
 from .hunyuan import pad_into
 from .kernels.order import Formula
 from .layout import channels_last
-from .operations import Operations
-from .place import Block, Unsuited
+from .operations import Operations, Unsuited
+from .place import Block
 from .wan import add_residual
 
 #: Frames that a convolution sees at once.

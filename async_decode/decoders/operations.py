@@ -18,6 +18,10 @@ from .layout import Layout
 from .weights import Weights, home_of, lent
 
 
+class Unsuited(Exception):
+    """A call is for stock's block to make; the message says why."""
+
+
 @dataclass
 class Algorithms:
     """How one call of a block is computed.

@@ -20,7 +20,7 @@ from .call import Cached, Call, Carried, Kept
 from .fingerprint import Fingerprint
 from .kernels.order import Formula
 from .layout import Layout
-from .operations import Operations
+from .operations import Operations, Unsuited
 from .proof import StockNorms, TrialOperations, share_that_differs
 from .stopwatch import Stopwatch
 from .verdicts import Verdict, digest
@@ -63,10 +63,6 @@ class Guide(Protocol):
 
         Raises whatever ends the step, where it can be made anew; else stock's result is used, and its code from there.
         """
-
-
-class Unsuited(Exception):
-    """A block does not make this call; the message says why."""
 
 
 class Block(abc.ABC):

@@ -15,8 +15,8 @@ from .call import Kept
 from .hunyuan import enlarge_into
 from .kernels.order import GroupFormula
 from .layout import channels_last
-from .operations import Operations
-from .place import Block, Unsuited
+from .operations import Operations, Unsuited
+from .place import Block
 from .wan import add_residual
 
 #: Frames that a convolution keeps, and sees of what was before.
