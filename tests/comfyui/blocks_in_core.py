@@ -30,7 +30,7 @@ CHUNK = 50_000
 LONG = SIZES[-1]
 
 
-def vae_of(make: str) -> Any:
+def vae_of(make: str, device: Any = "cpu") -> Any:
     """The VAE of this family, small, in bfloat16."""
     import comfy.sd
     import families
@@ -42,8 +42,8 @@ def vae_of(make: str) -> Any:
     families.randomise(model)
     weights = {key: value.bfloat16() for key, value in model.state_dict().items()}
     with families.swapped(family.swap, model.bfloat16()):
-        vae = comfy.sd.VAE(sd=weights, dtype=torch.bfloat16, device=torch.device("cpu"))
-    vae.patcher.load(torch.device("cpu"), full_load=True)
+        vae = comfy.sd.VAE(sd=weights, dtype=torch.bfloat16, device=torch.device(device))
+    vae.patcher.load(torch.device(device), full_load=True)
     return vae
 
 
