@@ -6,7 +6,10 @@ in a proof, ``TrialOperations`` tries the ways that there are and keeps the firs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +32,8 @@ class Algorithms:
     Attributes:
         orders: for each of its norms, in which order torch adds.
         norm_layouts: the layout of each norm's input in stock.
-        convs: for each of its convolutions: ``cudnn``, ``triton``, or ``split``: the same, with the past elsewhere.
+        convs: for each of its convolutions: ``cudnn``, ``triton``, ``split``: the same, with the past elsewhere; or
+            ``parts``: cuDNN in the parts that stock cuts it into.
     """
 
     orders: list[Order] = field(default_factory=list)
@@ -96,7 +100,8 @@ class Operations:
 
         with lent(module, x) as (weight, summand):
             assert summand is not None
-            group_norm_into(out, x, bias, (weight, summand), formula, mean, rstd, order.kind != "moments")
+            rounded, fused = order.kind != "moments", fuses_summand(x.device, x.dtype)
+            group_norm_into(out, x, bias, (weight, summand), formula, mean, rstd, rounded, fused)
 
     def conv(
         self, number: int, x: Tensor, module: Any, last: bool = False, padded: bool = False
@@ -126,7 +131,16 @@ class Operations:
 
     def _convolve(self, number: int, x: Tensor, weight: Tensor, module: Any, padded: bool) -> Tensor:
         """``weight``: channels last."""
-        if self.algorithms.convs[number] != "cudnn":
+        way = self.algorithms.convs[number]
+        if way == "parts":
+            size = (one - kernel + 1 for one, kernel in zip(x.shape[2:], weight.shape[2:], strict=True))
+            out = torch.empty(
+                (1, weight.shape[0], *size), dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d
+            )
+            for place, made in parts_made(x, weight, module, padded):
+                out[(..., *place)] = made
+            return out
+        if way != "cudnn":
             from .kernels.conv import conv
 
             return conv(x, weight)
@@ -169,6 +183,86 @@ def moments_of_torch(planes: Tensor, groups: int, epsilon: float) -> tuple[Tenso
     rows, channels, pixels = planes.shape
     _, mean, rstd = torch.native_group_norm(planes, None, None, rows, channels, pixels, groups, epsilon)
     return mean, rstd
+
+
+@functools.lru_cache(maxsize=8)
+def rounds_moments(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch rounds the moments of a group to the type of its numbers before it uses them, as it did once."""
+    step = torch.finfo(dtype).eps * 1024
+    numbers = (1024 + step * (torch.arange(32, device=device) % 4 == 0)).to(dtype).view(1, 1, -1)
+    made = torch.nn.functional.group_norm(numbers, 1, eps=1e-12).double()
+    # The mean is a quarter of a step above the smaller number, which it is rounded to.
+    return bool(made.min() > -0.25)
+
+
+@functools.lru_cache(maxsize=8)
+def fuses_summand(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch multiplies and adds at once in making a channel's summand of its group's mean."""
+    from .kernels.group_norm import group_norm_reference
+
+    channels, side, epsilon = 512, 8, float(torch.tensor(1e-6, dtype=dtype))
+    drawn = torch.randn((channels, side * side + 2), generator=torch.Generator().manual_seed(0))
+    numbers, gamma, beta = drawn.to(device, dtype).split([side * side, 1, 1], 1)
+    weights, x = (gamma.flatten(), beta.flatten()), (numbers * 3 + 2).view(1, channels, 1, side, side)
+    wide = x.float().flatten(2)
+    _, mean, rstd = torch.native_group_norm(wide, None, None, 1, channels, side * side, channels, epsilon)
+    made = torch.nn.functional.group_norm(x.flatten(2), channels, *weights, 1e-6).view(x.shape)
+    formula, rounded = GroupFormula(channels, 1e-6, silu=False), rounds_moments(device, dtype)
+    fused, apart = (
+        int((made != group_norm_reference(x, None, weights, formula, mean, rstd, rounded, how)).sum())
+        for how in (True, False)
+    )
+    return fused <= apart
+
+
+def parts_made(x: Tensor, weight: Tensor, module: Any, padded: bool) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+    """As ``cudnn_conv``, each of the parts that SeedVR2's ``module`` cuts it into, and which rows and columns it is.
+
+    Args:
+        x: with its padding, if there is any.
+        weight, module, padded: see ``cudnn_conv``.
+    """
+    height, width = weight.shape[-2:]
+    for rows, columns in parts_of(x.shape, x.element_size(), (height, width), limit_of(module)):
+        part = x[..., rows.start : rows.stop + height - 1, columns.start : columns.stop + width - 1]
+        made = cudnn_conv(part.contiguous(memory_format=torch.channels_last_3d), weight, module, padded)
+        yield (rows, columns), made
+
+
+def limit_of(module: Any) -> float:
+    """GiB of input above which SeedVR2's ``module`` cuts a convolution into parts."""
+    return float(getattr(module, "memory_limit", math.inf))
+
+
+def parts_of(shape: Sequence[int], size: int, kernel: Sequence[int], limit: float) -> list[tuple[slice, slice]]:
+    """The rows and columns of a result that SeedVR2 makes at once.
+
+    It cuts the height, and a part that is too large still, for the rows around it, by its width, and no further.
+
+    Args:
+        shape: of the input with its padding, ``(N, C, T, H, W)``.
+        size: of a number, in bytes.
+        kernel: height and width, odd ones; the padding is half of each.
+        limit: in GiB.
+    """
+    *outer, height, width = shape
+
+    def cut(rows: int, length: int, halo: int) -> list[slice]:
+        occupied = math.prod((*outer, rows, width)) * size / 1024**3
+        inner = length - halo
+        if occupied < limit or math.isinf(limit):
+            return [slice(0, inner)]
+        count = math.ceil(occupied / limit)
+        # The first part ends where it lacks what follows.
+        ends = [inner // count * number - halo // 2 for number in range(1, count)]
+        return [slice(*pair) for pair in itertools.pairwise([0, *ends, inner])]
+
+    halo, side = kernel[0] - 1, kernel[1] - 1
+    return [
+        (rows, columns)
+        for rows in cut(height, height, halo)
+        for columns in cut(rows.stop - rows.start + halo, width, side)
+    ]
 
 
 def cudnn_conv(x: Tensor, weight: Tensor, module: Any, padded: bool) -> Tensor:

@@ -1,7 +1,8 @@
 """Blocks of SeedVR2's decoder, in ComfyUI's classes.
 
-Each frame is normed on its own. Convolutions see zeros around their input, which is put there in one piece, whatever
-parts stock cuts it into; they keep the last frames of it, without the zeros.
+Each frame is normed on its own. Convolutions see zeros around their input, which is put there in one piece; where cuDNN
+makes other bits of it than of the parts that stock cuts it into, it is cut as stock does. They keep the last frames of
+it, without the zeros.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Verdict:
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Verdict:
         """The one that ``to_json`` told."""
-        if not set(told["convs"]) <= {"cudnn", "triton", "split"}:
+        if not set(told["convs"]) <= {"cudnn", "triton", "split", "parts"}:
             raise ValueError(f"expected algorithms of convolutions, got {told['convs']}")
         return cls(
             proven=told["proven"] is True,

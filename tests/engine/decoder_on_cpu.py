@@ -77,7 +77,7 @@ def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None
         formula = order.GroupFormula(number, epsilon, silu=False, per_frame=True)
         mean, rstd = moments.moments_reference(x, number, float(torch.tensor(epsilon, dtype=x.dtype)))
         clip = x.reshape(1, *x.shape[:2], -1, 1).transpose(1, 2)
-        made = groups.group_norm_reference(clip, None, (weight, bias), formula, mean, rstd, False)
+        made = groups.group_norm_reference(clip, None, (weight, bias), formula, mean, rstd, False, True)
         return made.transpose(1, 2).reshape(x.shape).contiguous()
 
     def enlarge_into(out: Any, x: Any, bias: Any, times: int, first: bool, *how: Any) -> None:
@@ -92,6 +92,7 @@ def let_it_run(module: Callable[[str], Any], put: Callable[[Any, str, Any], None
     put(operations, "moments_of_torch", moments.moments_reference)
     put(module(f"{DECODERS}.proof"), "moments_of_torch", moments.moments_reference)
     put(module(f"{DECODERS}.proof"), "rounds_moments", lambda _device, _dtype: False)
+    put(operations, "fuses_summand", lambda _device, _dtype: True)
     put(torch.nn.functional, "group_norm", group_norm)
     put(pad, "pad_into", pad_into)
     put(space, "depth_to_space", depth_to_space)

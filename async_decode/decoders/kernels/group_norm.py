@@ -1,6 +1,7 @@
 """Group norm with its weights, SiLU and edges around it in one pass over channels-last frames, rounding as torch does.
 
-torch makes one factor and one summand of each channel of a group, in float32, and multiplies and adds at once.
+torch makes one factor and one summand of each channel of a group, in float32, and multiplies and adds at once. Whether
+it does so in making the summand, too, is its compiler's choice; in bfloat16 the bits are the same.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def _factors_kernel(
     C: tl.constexpr,
     GROUPS: tl.constexpr,
     ROUNDED: tl.constexpr,
+    FUSED: tl.constexpr,
     B: tl.constexpr,
 ):
     NARROW: tl.constexpr = gamma_ptr.dtype.element_ty
@@ -46,7 +48,12 @@ def _factors_kernel(
     factor = factor * tl.load(gamma_ptr + i % C, mask=mask, other=0.0).to(tl.float32)
     beta = tl.load(beta_ptr + i % C, mask=mask, other=0.0).to(tl.float32)
     tl.store(factor_ptr + i, factor, mask=mask)
-    tl.store(summand_ptr + i, tl.fma(-factor, mean, beta), mask=mask)
+    if FUSED:  # noqa: SIM108  (a branch for the compiler)
+        summand = tl.fma(-factor, mean, beta)
+    else:
+        # Adding zero to the product keeps the compiler from fusing it with what follows.
+        summand = tl.fma(-factor, mean, tl.zeros_like(factor)) + beta
+    tl.store(summand_ptr + i, summand, mask=mask)
 
 
 @triton.jit(do_not_specialize=["plane", "height", "width", "front"])
@@ -108,6 +115,7 @@ def group_norm_into(
     mean: Tensor,
     rstd: Tensor,
     rounded: bool,
+    fused: bool,
 ) -> None:
     """Write the group norm of ``x`` (with ``bias`` added, and rounded, first) into ``out``.
 
@@ -119,6 +127,7 @@ def group_norm_into(
         formula: what the model computes.
         mean, rstd: of the groups, ``(T, groups)`` in float32 if they are each frame's, else ``(1, groups)``.
         rounded: to the type of ``x``, before they are used.
+        fused: a channel's summand is multiplied and added at once.
     """
     _, channels, frames, height, width = x.shape
     rows = mean.shape[0]
@@ -134,6 +143,7 @@ def group_norm_into(
         C=channels,
         GROUPS=formula.groups,
         ROUNDED=rounded,
+        FUSED=fused,
         B=256,
     )
     plane = out.shape[3] * out.shape[4]
@@ -169,6 +179,7 @@ def group_norm_reference(
     mean: Tensor,
     rstd: Tensor,
     rounded: bool,
+    fused: bool,
     front: int = 0,
     edges: bool = False,
 ) -> Tensor:
@@ -182,7 +193,8 @@ def group_norm_reference(
     mean, rstd = ((one.to(x.dtype).float() if rounded else one) for one in (mean, rstd))
     of_channel = channels // formula.groups
     factor = rstd.repeat_interleave(of_channel, 1) * weights[0].float()
-    summand = (weights[1].double() - factor.double() * mean.repeat_interleave(of_channel, 1).double()).float()
+    product = factor.double() * mean.repeat_interleave(of_channel, 1).double()
+    summand = (weights[1].double() - (product if fused else product.float().double())).float()
     # A row is a frame, or the whole clip.
     factor, summand = (one.t().reshape(1, channels, -1, 1, 1).double() for one in (factor, summand))
     y = (factor * x.double() + summand).float().to(x.dtype)

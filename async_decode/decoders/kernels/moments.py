@@ -248,7 +248,8 @@ def moments_reference(x: Tensor, groups: int, epsilon: float) -> tuple[Tensor, T
         inside = turn < count
         number = padded[:, turn]
         delta = number - mean
-        next_mean = mean + delta / (turn + 1)
+        # A card multiplies by the reciprocal of a number that is not on it.
+        next_mean = mean + delta / torch.full_like(delta, turn + 1)
         squares = torch.where(inside, _fma(delta, number - next_mean, squares), squares)
         mean = torch.where(inside, next_mean, mean)
     state = mean, squares, count.float().expand_as(mean)
