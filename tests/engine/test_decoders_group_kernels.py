@@ -116,6 +116,29 @@ def test_moments_of_tiny_numbers_are_divided_in_full() -> None:
     assert torch.equal(mean, moments_reference(x, 1, 1e-6)[0])
 
 
+@pytest.mark.parametrize("groups", [1, 6, 8, 32])
+def test_moments_of_every_group_are_compared(monkeypatch: pytest.MonkeyPatch, groups: int) -> None:
+    from async_decode.decoders import proof
+    from async_decode.decoders.kernels import moments as home
+
+    wrong: list[int] = []
+
+    def flawed(*told: object) -> tuple[Tensor, Tensor]:
+        mean, rstd = moments_reference(*told)
+        for group in wrong:
+            rstd[-1, group] += 1e-3
+        return mean, rstd
+
+    monkeypatch.setattr(home, "moments", flawed)
+    monkeypatch.setattr(proof, "moments_of_torch", moments_reference)
+    x = numbers(2, 2 * groups, 40)
+
+    assert proof._are_torchs(x, GroupFormula(groups, 1e-6))
+    for group in range(groups):
+        wrong[:] = [group]
+        assert not proof._are_torchs(x, GroupFormula(groups, 1e-6))
+
+
 @pytest.mark.parametrize(("rounded", "fused"), [(False, True), (True, True), (True, False)])
 @pytest.mark.parametrize("per_frame", [False, True])
 @pytest.mark.parametrize(
