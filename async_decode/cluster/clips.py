@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from pathlib import PurePosixPath
 from typing import Any
@@ -22,7 +21,7 @@ class Clip:
         to: where its file goes, or its frames (``*`` for their number).
         size: bytes of the latent's file: longer clips begin first.
         stamp: what tells that the latent's file is the one of before.
-        inputs: a hash of the VAE, of the options and of where the latent is.
+        inputs: a hash of the VAE and of the options.
     """
 
     name: str
@@ -58,11 +57,10 @@ def clips_of(places: list[str], to: str, *, inputs: str = "") -> list[Clip]:
                 "{number} into it"
             )
         size, stamp = _stamped(latent)
-        told = hashlib.sha256(f"{inputs} {latent}".encode()).hexdigest() if inputs else ""
         folder, _, file = to.rpartition("/")
         # Frames of a clip in a folder of its own are known by that.
         label = target.rpartition("/")[0] if "*" in file and "{" in folder and "{" not in file else target
-        clips[target] = Clip(label, latent, target, size, stamp, told)
+        clips[target] = Clip(label, latent, target, size, stamp, inputs)
     return list(clips.values())
 
 

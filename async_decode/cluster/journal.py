@@ -1,12 +1,15 @@
 """The journal: a line of JSON for each clip that was begun, done or failed; what is whole is found in it again.
 
 Only the process that was started by the user writes it, a whole line at a time. A clip is whole when its last line says
-``done``, with the same inputs (VAE and options, by their bytes) and the same latent (by size and time, else by its
-bytes), and its file is there. A video whose last line is ``begun`` is whole when another file is there than was when
-it was begun: files get their names only when they are whole.
+``done``, with the same inputs (VAE and options, by their bytes) and the same latent (by place, size and time, else by
+its bytes), and its file is there, or all of its frames. A video whose last line is ``begun`` is whole when another file
+is there than was when it was begun: files get their names only when they are whole.
 
 What is there is ours, and may be replaced, when one of these lines says that it was made. A line that says ``failed``
 does not: no file of ours has the name then, unless an earlier one was ``done``.
+
+A file is known by its place as seen from the journal: whoever starts the next run may stand in another folder, write
+the same place in another way, or have moved the folder that holds both.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ class Journal:
         #: Lines by file, of what was begun and may have left something there; files that were whole once.
         self._begun: dict[str, Line] = {}
         self._done: set[str] = set()
+        #: Folders as seen from the journal, by how they were written.
+        self._folders: dict[str, str] = {}
         #: Marks of what stores had when they were looked at, by place.
         self._in_stores: dict[str, str] = {}
         check_folder(self.path)
@@ -60,7 +65,7 @@ class Journal:
 
     def _take(self, line: Line) -> None:
         """Remember what ``line`` tells."""
-        file, status = line["file"], line.get("status")
+        file, status = line.get("place") or self._place(line["file"]), line.get("status")
         self._last[file] = line
         if status == "begun":
             self._begun[file] = line
@@ -75,7 +80,8 @@ class Journal:
         Raises:
             SinkError: it cannot be written.
         """
-        line = {"schema": 1, "time": datetime.now(timezone.utc).isoformat(timespec="seconds"), **line}
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        line = {"schema": 1, "time": now, **line, "place": self._place(line["file"])}
         self._take(line)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,18 +116,18 @@ class Journal:
 
     def is_whole(self, clip: Clip) -> bool:
         """Whether ``clip`` was decoded already, with the same VAE and options, from the same latent."""
-        last = self._last.get(clip.to)
+        last = self._last.get(self._place(clip.to))
         if last is None or last.get("inputs") != clip.inputs or not self._is_there(clip.to):
             return False
+        # Latents that were written at one moment share their time, and often their size: the place counts as well.
+        same = (last.get("latent"), last.get("stamp")) == (clip.latent, clip.stamp)
         if last.get("status") == "begun":
-            return (
-                not _numbered(clip.to)
-                and last.get("stamp") == clip.stamp
-                and self._seen(clip.to) != last.get("before", "")
-            )
+            return not _numbered(clip.to) and same and self._seen(clip.to) != last.get("before", "")
         if last.get("status") != "done":
             return False
-        if last.get("stamp") == clip.stamp:
+        if _numbered(clip.to) and int(self._seen(clip.to).partition(" ")[0]) < int(last.get("files", 0)):
+            return False
+        if same:
             return True
         with suppress(Exception):
             return read_latent(clip.latent).content == last.get("content")
@@ -129,9 +135,10 @@ class Journal:
 
     def is_ours(self, clip: Clip) -> bool:
         """Whether what is at the place of ``clip``'s file was made by a run of this journal."""
-        if clip.to in self._done:
+        place = self._place(clip.to)
+        if place in self._done:
             return True
-        begun = self._begun.get(clip.to)
+        begun = self._begun.get(place)
         if begun is None:
             return False
         # Frames get their names one by one; they are ours where nobody had any.
@@ -150,6 +157,18 @@ class Journal:
     def _is_there(self, to: str) -> bool:
         return bool(self._seen(to) if is_store(to) else GivenNames(to, overwrite=True).paths)
 
+    def _place(self, to: str) -> str:
+        """What a file is known by: its place as seen from the journal; in a store, its address."""
+        if is_store(to):
+            return to
+        folder, name = os.path.split(to)
+        if folder not in self._folders:
+            real = os.path.realpath(folder)
+            with suppress(ValueError):  # on another drive of Windows
+                real = os.path.relpath(real, os.path.realpath(self.path.parent))
+            self._folders[folder] = Path(real).as_posix()
+        return f"{self._folders[folder]}/{name}"
+
     def _seen(self, to: str) -> str:
         """The mark of what is at ``to``; of a store, as it was when it was looked at."""
         return self._in_stores.get(to, "") if is_store(to) else _mark_of(to)
@@ -160,12 +179,14 @@ def _numbered(to: str) -> bool:
 
 
 def _mark_of(to: str) -> str:
-    """What tells the file that is at ``to`` from another one; of frames, whether there are any; empty without."""
+    """What tells the file that is at ``to`` from another one; of frames, how many there are; empty without."""
     if _numbered(to):
         if is_store(to):
             names = GivenNames(to.rpartition("/")[2], overwrite=True)
-            return "frames" if any(names.takes(name) for name in beside(to)) else ""
-        return "frames" if GivenNames(to, overwrite=True).paths else ""
+            count = sum(names.takes(name) for name in beside(to))
+        else:
+            count = len(GivenNames(to, overwrite=True).paths)
+        return f"{count} frames" if count else ""
     if is_store(to):
         return stamp_now(to)
     try:

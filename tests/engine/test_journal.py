@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,45 @@ def test_frames_that_a_cut_off_run_has_left_are_ours(latents: Path) -> None:
     (latents.parent / "out" / "00001.png").touch()
 
     assert _status(latents, "*.png") == "done"
+
+
+@pytest.mark.parametrize("to", ["{name}.mkv", "{name}/*.png"])
+def test_a_place_that_is_written_otherwise_is_the_same(
+    latents: Path, to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(fps=8) if "mkv" in to else Options()
+
+    def status(stand: Path, of: str, out: str) -> str:
+        monkeypatch.chdir(stand)
+        return str(decode_many(of, f"{out}/{to}", options=options, device="cpu").lines[0]["status"])
+
+    assert status(tmp_path, "in", "out") == "done"
+    assert status(tmp_path, "./in", "./out") == "skipped"
+    assert status(tmp_path, str(latents), str(tmp_path / "out")) == "skipped"
+    assert status(tmp_path / "out", "../in", "../out") == "skipped"
+    assert status(tmp_path / "out", "../in", ".") == "skipped"
+    # Everything is moved, the journal with it.
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").rename(tmp_path / "elsewhere" / "clips")
+    latents.rename(tmp_path / "elsewhere" / "latents")
+    assert status(tmp_path / "elsewhere", "latents", "clips") == "skipped"
+
+
+def test_another_latent_of_the_same_size_and_time_is_another(latents: Path) -> None:
+    assert _status(latents, "clip.mkv", fps=8) == "done"
+    (latents / "a.pt").rename(latents.parent / "kept.pt")
+    torch.save(torch.load(latents.parent / "kept.pt") + 1, latents / "b.pt")
+    facts = (latents.parent / "kept.pt").stat()
+    os.utime(latents / "b.pt", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert (latents / "b.pt").stat().st_size == facts.st_size
+
+    assert _status(latents, "clip.mkv", fps=8) == "done"
+
+
+def test_frames_of_which_some_are_gone_are_made_again(latents: Path) -> None:
+    assert _status(latents, "*.png") == "done"
+    (latents.parent / "out" / "00003.png").unlink()
+
+    assert _status(latents, "*.png") == "done"
+    assert (latents.parent / "out" / "00003.png").exists()
+    assert _status(latents, "*.png") == "skipped"
