@@ -9,6 +9,7 @@ the same actor, and if its machine is gone, for ever), and a clip that took two 
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +32,8 @@ IN_FLIGHT = 2
 OBJECT_STORE = 256 << 20
 #: How long actors may take to end their clips in order when the run is cancelled, in seconds.
 GRACE = 10.0
+#: How long a cluster may take to answer at its address, in seconds.
+REACH = 10.0
 
 
 class DecodeActor:
@@ -154,6 +157,8 @@ def _connect(ray: Any, address: str) -> None:
     root = str(Path(__file__).parents[2])
     variables = {"PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
     local = address == "auto"
+    if not local:
+        _reach(address)
     try:
         ray.init(
             address="local" if local else address,
@@ -165,6 +170,24 @@ def _connect(ray: Any, address: str) -> None:
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise DecodeError(f"ray: {address} cannot be reached: {error}") from error
+
+
+def _reach(address: str) -> None:
+    """See whether anybody answers at ``address``: Ray itself tries for minutes.
+
+    Raises:
+        DecodeError: it is none, or nobody does.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        raise DecodeError(f"ray: expected 'auto', or the address of a cluster such as 10.0.0.1:6379, got {address!r}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DecodeError(
+            f"ray: {address} cannot be reached: {reason}; say the address that 'ray start --head' has told"
+        ) from error
 
 
 class _Pool:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from async_decode.cluster import DecodeActor, Options, VAEPlace, decode_many  # 
 from async_decode.cluster.actors import _Pool  # noqa: E402
 from async_decode.cluster.clips import Clip, clips_of  # noqa: E402
 from async_decode.demo import load_latent  # noqa: E402
+from async_decode.errors import DecodeError  # noqa: E402
 from tests.ray.deadly_vae import DeadlyVAE  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -419,3 +421,24 @@ def test_longest_first_and_names_by_latent() -> None:
     clips = clips_of(["x/b.pt", "y/a.pt"], "out/{folder}/{name}-{number}.mp4")
 
     assert [clip.to for clip in clips] == ["out/x/b-00001.mp4", "out/y/a-00002.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("autoo", "expected 'auto', or the address of a cluster such as 10.0.0.1:6379, got 'autoo'"),
+        ("10.0.0.1", "expected 'auto', or the address of a cluster such as 10.0.0.1:6379, got '10.0.0.1'"),
+        ("127.0.0.1:{port}", "cannot be reached: Connection refused; say the address that 'ray start --head' has told"),
+        ("ray://127.0.0.1:{port}", "cannot be reached: Connection refused"),
+    ],
+)
+def test_an_address_at_which_there_is_no_cluster_is_named_at_once(
+    address: str, words: str, latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray tries for minutes"))
+    # Nobody listens at a port that is bound.
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = address.format(port=bound.getsockname()[1])
+        with pytest.raises(DecodeError, match=re.escape(words)):
+            decode_many(latents, str(tmp_path / "{name}.mkv"), options=Options(fps=8), ray=address)
