@@ -46,6 +46,8 @@ def source_of(
     Raises:
         DecodeError: the VAE is none that is known, or the latents do not fit to it.
     """
+    if not (finish is None or finish == "diffusers" or isinstance(finish, Finish)):
+        raise DecodeError(f"finish: expected 'diffusers', a Finish or None, got {finish!r}")
     if isinstance(vae, VideoDecoder):
         if normalized is True:
             raise DecodeError("normalized: only VAEs of Diffusers tell how; undo it yourself, and say normalized=False")

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -110,6 +110,14 @@ def sink_for(path: str | os.PathLike[str], options: Options, *, gpu: bool = Fals
     Raises:
         SinkError: the path, its ending or an option makes no sense; the message names the value and the remedy.
     """
+    if options.sound is not None and not isinstance(options.sound, Sound):
+        raise SinkError(
+            f"sound: expected a Sound, got {type(options.sound).__name__}; say sound=read_sound(Path('sound.wav')), "
+            "which is in async_decode.sinks.sound_files"
+        )
+    for key, text in (options.metadata or {}).items():
+        if not (isinstance(key, str) and isinstance(text, str)):
+            raise SinkError(f"metadata: expected text by key, got {key!r}: {text!r}; say str() or json.dumps() of it")
     names = GivenNames(path, overwrite=options.overwrite)
     names.check()
     try:
@@ -129,13 +137,23 @@ def sinks_for(to: Target | Sequence[Target], options: Options, *, gpu: bool = Fa
     Raises:
         SinkError: a path or an option makes no sense.
     """
-    targets = [to] if to is None or isinstance(to, str | os.PathLike | Sink) else list(to)
+    if to is None or isinstance(to, str | os.PathLike | Sink):
+        targets: list[Target] = [to]
+    elif isinstance(to, Iterable):
+        targets = list(to)
+    else:
+        raise SinkError(f"to: expected a path, a sink or several of them, got {type(to).__name__}")
     if not targets:
         raise SinkError("to: expected a path, a sink or several of them, got an empty list")
     unknown = [target for target in targets if not (target is None or isinstance(target, str | os.PathLike | Sink))]
     if unknown:
         raise SinkError(f"to: expected a path, a sink or several of them, got {type(unknown[0]).__name__}")
     paths = [target for target in targets if isinstance(target, str | os.PathLike)]
+    seen: dict[str, str] = {}
+    for path in paths:
+        if (place := os.path.realpath(path)) in seen:
+            raise SinkError(f"to: {seen[place]} and {os.fspath(path)} are one file; give each a name of its own")
+        seen[place] = os.fspath(path)
     if not paths and options.fps is not None:
         raise SinkError(f"fps: there is no video to be written, got fps={options.fps}; say to='clip.mp4'")
     # Of several, each takes what it has a use for; what none of them has is refused.
