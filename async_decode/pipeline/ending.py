@@ -67,4 +67,4 @@ def _nan_warning(frame: int, decoding: Decoding | None) -> str:
     warning = f"frame {frame} is the first that holds NaN (not a number): it was saved as stock saves it"
     if decoding is not None and decoding.kind == "images":
         return warning
-    return f"{warning}; decode in a wider type, for example with --fp32-vae"
+    return f"{warning}; where the latent holds none, decode in a wider type (float32; ComfyUI: --fp32-vae)"

@@ -37,7 +37,7 @@ _HALF_ENDS = 65520
 #: What a frame may hold that few programs show as it was meant.
 _NAN = (
     "NaN (not a number), which exr files keep and most programs show as black; where a decoder made it, a wider type "
-    "helps, for example with --fp32-vae"
+    "helps (float32; ComfyUI: --fp32-vae)"
 )
 _INFINITE = "infinite values, which exr files keep and few programs take for light; clip the frames first"
 _BEYOND_HALF = (
