@@ -172,7 +172,7 @@ class FramePipeline(RunStatus):
             verdicts: a folder in which to keep what was proven. Default: ``None``, every run proves anew.
 
         Raises:
-            DecodeError: the decoder made more or fewer frames than it announced.
+            DecodeError: the decoder made more or fewer frames than it announced, or decodes another clip right now.
             Exception: whatever the model, ``poll`` or a sink raised first.
         """
         clock = self._running("decode")
@@ -200,6 +200,7 @@ class FramePipeline(RunStatus):
         self._resumed = clock.mark()
         try:
             with (
+                tap.decoder.alone(),
                 current_device(self.device),
                 faster(
                     tap.decoder.model, device=self.device, mode=decoder, verdicts=verdicts, poll=tap.decoder.poll

@@ -5,8 +5,10 @@ The decode has a thread of its own here, because the caller's is busy with what 
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import nullcontext
@@ -72,6 +74,19 @@ class _HandOver(Sink):
             taken.set_exception(Cancelled("nobody takes the frames any more"))
 
 
+#: Streams that somebody goes through. One that is held half-way when the program ends must not keep it alive.
+_half_way: weakref.WeakSet[Stream] = weakref.WeakSet()
+
+
+def _end_all() -> None:
+    for stream in list(_half_way):
+        stream.close()
+
+
+# As concurrent.futures does it: before Python waits for threads; what atexit has comes after that.
+getattr(threading, "_register_atexit", atexit.register)(_end_all)
+
+
 class Stream:
     """Chunks of frames ``(T, H, W, C)`` float32, as they are decoded; made by ``async_decode.stream``.
 
@@ -128,6 +143,7 @@ class Stream:
         if self._thread is not None:
             raise RuntimeError("a stream can be gone through once; call async_decode.stream again")
         self._thread = threading.Thread(target=self._decode, name="async-decode stream")
+        _half_way.add(self)
         self._thread.start()
         return self._chunks()
 
@@ -138,6 +154,7 @@ class Stream:
         if self._thread.is_alive():
             self._pipeline.cancel()
         self._thread.join()
+        _half_way.discard(self)
 
     def _chunks(self) -> Iterator[Tensor]:
         try:

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..decoding import Decoding
+from ..errors import DecodeError
 
 #: Takes a piece ``(T, C, H, W)`` of raw decoder output on the compute device.
 Submit = Callable[[Tensor], None]
+#: Models that decode right now.
+_decoding: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,26 @@ class VideoDecoder:
     images_of: Callable[[torch.Size], int] | None = None
     scale: int | None = None
     poll: Callable[[], None] | None = None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have the model for oneself: most keep what belongs to a clip in themselves while they decode it.
+
+        Raises:
+            DecodeError: another run decodes with it.
+        """
+        with _lock:
+            if self.model in _decoding:
+                raise DecodeError(
+                    "vae: it decodes another clip right now, in another thread or in a stream that is held half-way; "
+                    "wait for the end of that, close() the stream, or load a second VAE"
+                )
+            _decoding.add(self.model)
+        try:
+            yield
+        finally:
+            with _lock:
+                _decoding.discard(self.model)
 
     def to_device(self, latent: Tensor) -> Tensor:
         """``latent`` where and as the model decodes it."""

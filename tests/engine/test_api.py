@@ -213,6 +213,9 @@ def test_progress_ends_at_all_of_it() -> None:
     [
         ("clip.mp4", {}, "fps=24"),
         ("clip.mp4", {"fps": 0}, "frame rate"),
+        ("clip.mp4", {"fps": 16, "sound": "sound.wav"}, "sound: expected a Sound, got str; say sound=read_sound"),
+        ("clip.mp4", {"fps": 16, "metadata": {"seed": 1}}, "metadata: expected text by key, got 'seed': 1"),
+        ("*.png", {"metadata": {1: "seed"}}, "metadata: expected text by key, got 1: 'seed'"),
         ("clip.mp4", {"fps": 16, "compression": 3}, "compression"),
         ("clip.mp4", {"fps": 16, "quality": 99}, "crf must be"),
         ("clip.mp4", {"fps": 16, "format": "vp9"}, r"\.webm"),
@@ -241,6 +244,24 @@ def test_a_target_that_makes_no_sense_is_refused_before_anything_is_decoded(
 
     assert vae.steps == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("again", ["clip.mkv", "new/../clip.mkv"])
+def test_one_file_twice_is_refused_before_anything_is_decoded(again: str, tmp_path: Path) -> None:
+    vae = ToyVAE()
+
+    with pytest.raises(SinkError, match="are one file; give each a name of its own"):
+        async_decode.decode(vae.video_decoder(), toy_latent(4), [tmp_path / "clip.mkv", f"{tmp_path}/{again}"], fps=8)
+
+    assert vae.steps == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_target_of_another_kind_is_refused() -> None:
+    vae, latent, _ = _toy()
+
+    with pytest.raises(SinkError, match="to: expected a path, a sink or several of them, got int"):
+        async_decode.decode(vae, latent, 5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["clip.mkv", "*.png"])
@@ -272,6 +293,11 @@ def test_a_folder_that_takes_no_files_is_refused_before_anything_is_decoded(
         (torch.zeros(1, 4, 0, 4, 4), {}, "something in it"),
         ("latents", {}, "str"),
         (torch.zeros(1, 4, 1, 4, 4), {"normalized": True}, "VAEs of Diffusers"),
+        (
+            torch.zeros(1, 4, 1, 4, 4),
+            {"finish": "clamp"},
+            "finish: expected 'diffusers', a Finish or None, got 'clamp'",
+        ),
         (torch.zeros(1, 4, 1, 4, 4), {"finish": "diffusers"}, "VAEs of Diffusers"),
     ],
 )
@@ -358,6 +384,29 @@ class TestStream:
 
         with pytest.raises(RuntimeError, match="once"):
             iter(stream)
+
+    def test_one_that_is_held_half_way_does_not_keep_the_program_alive(self) -> None:
+        program = """
+import async_decode
+from tests.engine.toy import ToyVAE, toy_latent
+chunks = iter(async_decode.stream(ToyVAE().video_decoder(), toy_latent(40), chunk_size=1))
+print(next(chunks).shape[0])
+"""
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+    def test_a_vae_that_decodes_takes_no_second_clip_meanwhile(self) -> None:
+        vae, latent, expected = _toy()
+        with async_decode.stream(vae, latent, chunk_size=1, buffer_depth=1) as stream:
+            chunks = iter(stream)
+            next(chunks)
+            with pytest.raises(DecodeError, match="decodes another clip right now"):
+                async_decode.decode(vae, latent)
+            with pytest.raises(DecodeError, match="decodes another clip right now"):
+                list(async_decode.stream(vae, latent))
+
+        assert torch.equal(async_decode.decode(vae, latent).frames, expected)
 
 
 class TestDiffusers:
