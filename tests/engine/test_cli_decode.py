@@ -283,6 +283,8 @@ def test_another_familys_latent_and_a_warning_are_told(tmp_path: Path, capsys: p
     said = capsys.readouterr().err.splitlines()
     assert any("four.mkv: latents: the embedded VAE takes 16 channels, got 4; say with --vae" in line for line in said)
     assert any(line.startswith("warning: ") and "nan.mkv: frame 0 is the first that holds NaN" in line for line in said)
+    # That is ComfyUI's; here one says --dtype.
+    assert any("(float32; ComfyUI: --fp32-vae)" in line for line in said)
 
 
 def test_reasons_of_clips_are_one_line_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
