@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import core_dynamic_vram
 
-from async_decode.decoders import faster
+from async_decode.decoders import families, faster
 from async_decode.decoders.audit import Auditor
 
 #: Channels of the latents of each.
@@ -135,7 +135,8 @@ def model_of(family: str, core: Path | None, file: Path | None) -> tuple[Any, De
         return vae.first_stage_model, _seeded(vae.first_stage_model.decode), channels
     model.load_state_dict(drawn)
     model = model.to(DEVICE, DTYPE).eval().requires_grad_(False)
-    return model, _seeded(model.decode) if core is not None else lambda latent: model.decode(latent).sample, channels
+    of_core = family.startswith("comfy-")
+    return model, _seeded(model.decode) if of_core else lambda latent: model.decode(latent).sample, channels
 
 
 def _hunyuan10() -> Any:
@@ -312,6 +313,8 @@ def main() -> None:
         parser.error("--dynamic-vram: expected a family of ComfyUI's, and its --core")
     if asked.leave is not None and not asked.dynamic_vram:
         parser.error("--leave: expected --dynamic-vram as well")
+    # What is not used yet is measured here, too.
+    families.DOUBTED.clear()
     folder = Path(tempfile.mkdtemp())
     if asked.dynamic_vram:
         core_dynamic_vram.switch_on(asked.core, DEVICE)
@@ -399,6 +402,7 @@ def main() -> None:
             "differ": differ,
             "audited": audited,
             "audits_failed": sum(len(use.warnings) for use in uses),
+            "warnings": sorted({warning for use in uses for warning in use.warnings}),
             **({} if known is None else found_out(known)),
         }
     print(json.dumps(result["soak"]), flush=True)

@@ -252,6 +252,14 @@ def audits(make: str) -> dict[str, Any]:
     return found
 
 
+def doubted(make: str) -> dict[str, Any]:
+    """Why stock's decoder runs for it, as the pack comes."""
+    import torch
+
+    with pack_module(DECODERS).faster(vae_of(make).first_stage_model, device=torch.device("cpu")) as use:
+        return {"reason": use.reason}
+
+
 def main() -> None:
     wanted = sys.argv[1:]
     prepare()
@@ -261,14 +269,19 @@ def main() -> None:
         ltx.get_max_chunk_size = lambda _device: CHUNK
     sys.path.append(str(ROOT / "tests" / "engine"))
     importlib.import_module("decoder_on_cpu").let_it_run(pack_module, setattr)
+    doubts = pack_module(f"{DECODERS}.families").DOUBTED
+    as_it_comes = dict(doubts)
     for make in wanted:
-        for part in (decodes, taps, audits):
+        doubts.update(as_it_comes)
+        for part in (doubted, decodes, taps, audits):
             row: dict[str, Any] = {"case": f"{part.__name__} {make}", "error": None}
             try:
                 row.update(part(make))
             except Exception:
                 row["error"] = traceback.format_exc()
             print(json.dumps(row), flush=True)
+            # They are tried here all the same.
+            doubts.clear()
 
 
 if __name__ == "__main__":

@@ -238,6 +238,7 @@ def main() -> None:
         importlib.import_module("decoder_on_cpu").let_it_run(pack_module, setattr)
     import torch
 
+    pack_module(f"{DECODERS}.families").DOUBTED.clear()
     for make in wanted:
         vae = vae_of(make, torch.device("cuda", 0) if ON_GPU else torch.device("cpu"))
         latent = latent_for(vae, SIZE).to(vae.device)

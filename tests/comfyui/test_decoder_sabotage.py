@@ -15,7 +15,7 @@ import pytest
 
 from tests.comfyui.cores import Core
 from tests.comfyui.families_in_core import ROOT
-from tests.comfyui.server import BOOTSTRAP, ENVIRONMENT
+from tests.comfyui.server import BOOTSTRAP, ENVIRONMENT, GPU_VARIABLE
 
 PROGRAM = ROOT / "tests" / "comfyui" / "sabotage_in_core.py"
 #: Minutes that it may take on a busy machine.
@@ -49,6 +49,8 @@ def rows(core: Core) -> dict[tuple[str, bool], Row]:
 
 def both(rows: dict[tuple[str, bool], Row], case: str) -> tuple[Row, Row]:
     """The row of this case, and that where nobody compares; without errors."""
+    if case.endswith("seedvr2") and os.environ.get(GPU_VARIABLE):
+        pytest.skip("SeedVR2's blocks are not used on a GPU yet")
     found = rows[case, True], rows[case, False]
     assert [row["error"] for row in found] == [None, None]
     assert all(sum(row["calls"].values()) > 0 for row in found)
