@@ -199,9 +199,14 @@ def stream(
         finish=finish,
     )
 
-    def pipeline_into(sink: Sink) -> FramePipeline:
+    def pipeline_into(sink: Sink, poll: Callable[[], None]) -> FramePipeline:
         return FramePipeline(
-            [sink], chunk_size=chunk_size, buffer_depth=buffer_depth, device=source.device, finish=source.finish
+            [sink],
+            chunk_size=chunk_size,
+            buffer_depth=buffer_depth,
+            device=source.device,
+            finish=source.finish,
+            poll=poll,
         )
 
     return Stream(source.tap, source.latent, pipeline_into, decoder=decoder, verdicts=cache_folder())

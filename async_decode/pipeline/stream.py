@@ -5,10 +5,8 @@ The decode has a thread of its own here, because the caller's is busy with what 
 
 from __future__ import annotations
 
-import atexit
 import queue
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import nullcontext
@@ -30,13 +28,18 @@ from .frame_pipeline import FramePipeline
 
 
 class _HandOver(Sink):
-    """Keeps chunks where they are until somebody takes them."""
+    """Keeps chunks where they are until somebody takes them.
+
+    Attributes:
+        taker: the thread that takes them.
+    """
 
     pixel_format = PixelFormat.FLOAT32
 
     def __init__(self) -> None:
         #: Chunks with what says that they were taken; ``None``: there are no more.
         self.chunks: queue.SimpleQueue[tuple[FrameArray, Future[None]] | None] = queue.SimpleQueue()
+        self.taker = threading.current_thread()
         self._waiting: list[Future[None]] = []
         self._aborted = False
         self._lock = threading.Lock()
@@ -52,6 +55,20 @@ class _HandOver(Sink):
             self._waiting.append(taken)
         self.chunks.put((frames, taken))
         return taken
+
+    def next(self) -> tuple[FrameArray, Future[None]] | None:
+        """Wait for a chunk that was not taken yet; ``None``: there are no more."""
+        self.taker = threading.current_thread()
+        return self.chunks.get()
+
+    def go_on(self) -> None:
+        """Raise when the program has ended and Python waits for nobody who takes chunks; called by the decode.
+
+        A stream that is held half-way must not keep the program alive.
+        """
+        taker = self.taker
+        if not threading.main_thread().is_alive() and (taker.daemon or not taker.is_alive()):
+            raise Cancelled("the program ended")
 
     def take(self, frames: FrameArray, taken: Future[None]) -> Tensor | None:
         """A copy of a chunk, whose memory is free from then on; ``None`` after an abort."""
@@ -74,19 +91,6 @@ class _HandOver(Sink):
             taken.set_exception(Cancelled("nobody takes the frames any more"))
 
 
-#: Streams that somebody goes through. One that is held half-way when the program ends must not keep it alive.
-_half_way: weakref.WeakSet[Stream] = weakref.WeakSet()
-
-
-def _end_all() -> None:
-    for stream in list(_half_way):
-        stream.close()
-
-
-# As concurrent.futures does it: before Python waits for threads; what atexit has comes after that.
-getattr(threading, "_register_atexit", atexit.register)(_end_all)
-
-
 class Stream:
     """Chunks of frames ``(T, H, W, C)`` float32, as they are decoded; made by ``async_decode.stream``.
 
@@ -96,7 +100,7 @@ class Stream:
     Args:
         tap: how to get at the pieces.
         latent: what is decoded.
-        pipeline_into: makes the pipeline with this sink.
+        pipeline_into: makes the pipeline with this sink and this ``poll``.
         decoder: as of ``FramePipeline.decode``. Default: ``"auto"``.
         verdicts: as of ``FramePipeline.decode``. Default: ``None``.
     """
@@ -105,7 +109,7 @@ class Stream:
         self,
         tap: Tap,
         latent: Tensor,
-        pipeline_into: Callable[[Sink], FramePipeline],
+        pipeline_into: Callable[[Sink, Callable[[], None]], FramePipeline],
         *,
         decoder: Mode = "auto",
         verdicts: Path | None = None,
@@ -115,7 +119,7 @@ class Stream:
         self._decoder: Mode = decoder
         self._verdicts = verdicts
         self._sink = _HandOver()
-        self._pipeline = pipeline_into(self._sink)
+        self._pipeline = pipeline_into(self._sink, self._sink.go_on)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         device = self._pipeline.device
@@ -143,7 +147,7 @@ class Stream:
         if self._thread is not None:
             raise RuntimeError("a stream can be gone through once; call async_decode.stream again")
         self._thread = threading.Thread(target=self._decode, name="async-decode stream")
-        _half_way.add(self)
+        self._sink.taker = threading.current_thread()
         self._thread.start()
         return self._chunks()
 
@@ -154,11 +158,10 @@ class Stream:
         if self._thread.is_alive():
             self._pipeline.cancel()
         self._thread.join()
-        _half_way.discard(self)
 
     def _chunks(self) -> Iterator[Tensor]:
         try:
-            while (chunk := self._sink.chunks.get()) is not None:
+            while (chunk := self._sink.next()) is not None:
                 frames = self._sink.take(*chunk)
                 if frames is not None:
                     yield frames

@@ -396,6 +396,41 @@ print(next(chunks).shape[0])
 
         assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
+    def test_a_thread_that_goes_through_it_gets_all_although_the_main_thread_has_ended(self) -> None:
+        program = """
+import threading
+import async_decode
+from tests.engine.toy import ToyVAE, toy_latent
+begun = threading.Event()
+def take():
+    chunks = iter(async_decode.stream(ToyVAE().video_decoder(), toy_latent(40), chunk_size=1))
+    taken = len(next(chunks))
+    begun.set()
+    # It ends when Python is about to wait for the other threads.
+    threading.main_thread().join()
+    print(taken + sum(map(len, chunks)))
+threading.Thread(target=take).start()
+begun.wait()
+"""
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, "157\n", "")
+
+    def test_one_that_a_pools_thread_holds_half_way_does_not_keep_the_program_alive(self) -> None:
+        program = """
+from concurrent.futures import ThreadPoolExecutor
+import async_decode
+from tests.engine.toy import ToyVAE, toy_latent
+executor = ThreadPoolExecutor(1)
+chunks = executor.submit(
+    lambda: iter(async_decode.stream(ToyVAE().video_decoder(), toy_latent(40), chunk_size=1))
+).result()
+print(len(executor.submit(next, chunks).result()))
+"""
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
     def test_a_vae_that_decodes_takes_no_second_clip_meanwhile(self) -> None:
         vae, latent, expected = _toy()
         with async_decode.stream(vae, latent, chunk_size=1, buffer_depth=1) as stream:
