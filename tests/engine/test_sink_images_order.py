@@ -52,6 +52,8 @@ def test_chunk_is_done_when_the_last_of_its_frames_is(tmp_path: Path) -> None:
     gate.wait_for(3)
     # A writer that has begun with frame 3 has done all that it does for 1 and 2.
     assert not first.done() and not second.done()
+    # Whoever waits sees meanwhile that it gets on.
+    assert sink.progress == 2
 
     gate.release(3)
     second.result(PATIENCE)

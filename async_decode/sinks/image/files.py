@@ -98,6 +98,11 @@ class ImageFilesSink(Sink):
         """The files that are whole, in the order of their frames."""
         return [path for _, path in sorted(self._paths.copy().items())]
 
+    @property
+    def progress(self) -> object:
+        """Files that are whole: a chunk of many frames may take long."""
+        return len(self._paths)
+
     def prepare(self) -> None:
         super().prepare()
         self._names.probe(self._encoder.extension)
