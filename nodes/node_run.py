@@ -85,7 +85,8 @@ class NodeRun:
             self.pipeline.measured = earlier_runs().others(saved_as, self.pipeline.report)
         try:
             self.pipeline.__exit__(kind, error, traceback)
-            if saved_as is not None:
+            # After an error of this block, such as the user's cancel, the pipeline raises none of its own.
+            if saved_as is not None and error is None:
                 earlier_runs().add(saved_as, self.pipeline.report)
         finally:
             self._over = True

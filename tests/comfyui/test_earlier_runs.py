@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.comfyui.client import Client, Prompt
+from tests.comfyui.client import Client, Output, Prompt
 from tests.comfyui.encoders import Encoders
 from tests.comfyui.outputs import names_in, report_of, reports_of, wait_until
 from tests.comfyui.server import Server
@@ -44,17 +44,9 @@ class Saver:
 
     def save(self, *, held: float = 0.0, size: str = "16,24", **options: object) -> dict[str, Any]:
         """The report of a run whose encoder waits for so many seconds when all frames are with it."""
-        self._count += 1
-        folder = f"earlier/{self._way}/{self._count}"
-        prompt = Prompt()
-        shape = f"9,{size},3"
-        images = prompt.add("TestImages", shape=shape, seed=self._count, dtype="float32", layout="contiguous")
-        options = {"finish": self._way, "preset": "medium", **options}
-        node = self._client.add(prompt, "AsyncSaveVideo", images=images, filename_prefix=f"{folder}/a", **options)
         if held:
             self._encoders.stop()
-        prompt_id = self._client.queue(prompt)
-        wait_until(lambda: names_in(self._server.output / folder), "the encoder")
+        prompt_id, node = self._begun(size, options)
         began = time.monotonic()
         wait_until(lambda: time.monotonic() - began > held, "the time that the encoder takes")
         self._encoders.go()
@@ -64,6 +56,27 @@ class Saver:
         run = report_of(result, node)["run"]
         (report,) = reports_of(self._client.events.wait("async_vae_decode.saved", run=run).data["output"])
         return report
+
+    def cancel(self, *, size: str, **options: object) -> None:
+        """A run that the user cancels while the encoder waits."""
+        self._encoders.stop()
+        prompt_id, _ = self._begun(size, options)
+        self._client.interrupt(prompt_id)
+        assert self._client.wait(prompt_id).interrupted
+        self._encoders.go()
+
+    def _begun(self, size: str, options: dict[str, object]) -> tuple[str, Output]:
+        """The prompt and the node of a run that has begun to save."""
+        self._count += 1
+        folder = f"earlier/{self._way}/{self._count}"
+        prompt = Prompt()
+        shape = f"9,{size},3"
+        images = prompt.add("TestImages", shape=shape, seed=self._count, dtype="float32", layout="contiguous")
+        options = {"finish": self._way, "preset": "medium", **options}
+        node = self._client.add(prompt, "AsyncSaveVideo", images=images, filename_prefix=f"{folder}/a", **options)
+        prompt_id = self._client.queue(prompt)
+        wait_until(lambda: names_in(self._server.output / folder), "the encoder")
+        return prompt_id, node
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -94,6 +107,15 @@ def test_other_runs_are_not_compared(own_client: Client, own_ffmpeg: Server, enc
     for other in ({"size": "24,32"}, {"quality": 20}, {"format": "webm (VP9)"}):
         slow = saver.save(held=held, **{"size": "32,24", **other})
         assert slow["advice_measured"] is None, other
+
+
+def test_a_run_that_was_cancelled_is_not_remembered(own_client: Client, own_ffmpeg: Server, encoders: Encoders) -> None:
+    saver = Saver(own_client, own_ffmpeg, encoders, WAYS[0])
+    saver.cancel(preset="veryfast", size="40,48")
+    saver.save(size="40,48")
+
+    known = json.loads((own_ffmpeg.base / "user" / "async_vae_decode" / "saving.json").read_text())
+    assert [list(runs) for kind, runs in known.items() if "of 48x40" in kind] == [["preset medium"]]
 
 
 def test_a_file_that_nobody_can_read_costs_nothing_but_advice(
