@@ -8,6 +8,7 @@ import signal
 import threading
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -183,6 +184,21 @@ def test_the_others_do_not_wait_for_one_that_hangs(where: str) -> None:
     assert warning.startswith("there is no small one: it got no further for ")
     assert pipeline.report.outcome == "completed"
     assert threading.active_count() == before
+
+
+def test_the_time_that_the_machine_slept_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(sink_patience, "time", SimpleNamespace(monotonic=lambda: now))
+    patience = sink_patience.Patience(0)
+    assert not patience.ended("here")
+    now += 8 * 3600
+    assert not patience.ended("here")
+
+    looks = 0
+    while not patience.ended("here"):
+        now, looks = now + 1, looks + 1
+
+    assert looks == 61
 
 
 @pytest.mark.usefixtures("impatient")
