@@ -183,7 +183,7 @@ def _reach(address: str) -> None:
         raise DecodeError(f"ray: expected 'auto', or the address of a cluster such as 10.0.0.1:6379, got {address!r}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DecodeError(
             f"ray: {address} cannot be reached: {reason}; say the address that 'ray start --head' has told"

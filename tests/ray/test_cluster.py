@@ -430,6 +430,7 @@ def test_longest_first_and_names_by_latent() -> None:
         ("10.0.0.1", "expected 'auto', or the address of a cluster such as 10.0.0.1:6379, got '10.0.0.1'"),
         ("127.0.0.1:{port}", "cannot be reached: Connection refused; say the address that 'ray start --head' has told"),
         ("ray://127.0.0.1:{port}", "cannot be reached: Connection refused"),
+        ("head..node:{port}", "cannot be reached: "),
     ],
 )
 def test_an_address_at_which_there_is_no_cluster_is_named_at_once(
