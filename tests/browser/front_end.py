@@ -267,6 +267,28 @@ class FrontEnd:
         box: dict[str, float] = self.page.evaluate(_BOX, node)
         return box
 
+    def click(self, x: float, y: float, shows: Locator, **options: Any) -> None:
+        """Click somewhere on the canvas, in CSS pixels, until it shows something, as a user would.
+
+        On a busy machine a click came to nothing, once in many runs: a move between its two ends, be it of a fraction
+        of a pixel, makes LiteGraph take it for a drag.
+
+        Args:
+            options: Those of Playwright's ``mouse.click``.
+
+        Raises:
+            playwright.sync_api.TimeoutError: no click showed it.
+        """
+        from playwright.sync_api import TimeoutError as NotShown
+
+        for last in (False, False, False, True):
+            self.page.mouse.click(x, y, **options)
+            try:
+                return shows.first.wait_for(timeout=10_000)
+            except NotShown:
+                if last:
+                    raise
+
     def screenshot(self, name: str, *nodes: str, of: Locator | None = None, margin: int = 16) -> Path:
         """Keep a picture of the page, or of some nodes with what is around them, or of an element.
 

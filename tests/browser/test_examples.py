@@ -147,8 +147,9 @@ def show_help(front_end: FrontEnd, node: str) -> None:
     # Small enough for the tallest node, with room for the toolbox above it.
     front_end.centre(node, scale=0.5)
     box = front_end.box(node)
-    front_end.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 12)
-    front_end.page.locator(".selection-toolbox").get_by_test_id("info-button").click()
+    button = front_end.page.locator(".selection-toolbox").get_by_test_id("info-button")
+    front_end.click(box["x"] + box["width"] / 2, box["y"] + 12, shows=button)
+    button.click()
 
 
 def wrong_with(client: Client, prompt: dict[str, Any]) -> list[str]:

@@ -172,8 +172,9 @@ def test_a_rate_of_0_that_is_typed_is_refused_and_not_changed(front_end: FrontEn
     front_end.page.wait_for_function(f"(id) => {{ const node = window.testNode(id); return {drawn} > 0; }}", arg=node)
     box = front_end.box(node)
     top = front_end.node(node, f"window.LiteGraph.NODE_TITLE_HEIGHT + {drawn}")
-    front_end.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + top + 10)
-    front_end.page.locator(".graphdialog input").fill("0")
+    typed = front_end.page.locator(".graphdialog input")
+    front_end.click(box["x"] + box["width"] / 2, box["y"] + top + 10, shows=typed)
+    typed.fill("0")
     front_end.page.keyboard.press("Enter")
     front_end.page.wait_for_function(
         "id => window.testNode(id).widgets.find(({ name }) => name === 'fps').value === 0", arg=node

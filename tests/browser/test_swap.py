@@ -12,7 +12,7 @@ from PIL import Image, ImageChops
 from async_decode.sinks.video.catalogue import VIDEO_FORMATS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Route
+    from playwright.sync_api import Locator, Route
 
     from tests.browser.front_end import FrontEnd, Renderer
 
@@ -46,8 +46,7 @@ def test_menus_replace_a_node_and_undo_brings_it_back(
     toolbox = front_end.page.locator(".selection-toolbox")
     early_vue = renderer == "vue" and front_end.server.core.version == "0.3.64"
 
-    click_title(front_end, decode)
-    toolbox.locator("button:has(.pi-bolt)").wait_for()
+    click_title(front_end, decode, shows=toolbox.locator("button:has(.pi-bolt)"))
     front_end.screenshot("swap-toolbox")
     toolbox.locator("button:has(.pi-images)").click()
 
@@ -64,9 +63,8 @@ def test_menus_replace_a_node_and_undo_brings_it_back(
 
     if early_vue:
         return  # Its Vue nodes have no menu of their own.
-    click_title(front_end, decode, button="right")
     entry = front_end.page.get_by_text(SAVE_FRAMES, exact=True)
-    entry.wait_for()
+    click_title(front_end, decode, shows=entry, button="right")
     front_end.screenshot("swap-menu")
     entry.click()
     wait_for(front_end, "AsyncVAEDecodeSaveFrames")
@@ -648,10 +646,10 @@ def overlapping(front_end: FrontEnd) -> set[tuple[str, str]]:
     }
 
 
-def click_title(front_end: FrontEnd, node: str, **options: Any) -> None:
-    """Click on a node's title with the mouse."""
+def click_title(front_end: FrontEnd, node: str, shows: Locator, **options: Any) -> None:
+    """Click on a node's title with the mouse, which shows something."""
     box = front_end.box(node)
-    front_end.page.mouse.click(box["x"] + 60, box["y"] + 12, **options)
+    front_end.click(box["x"] + 60, box["y"] + 12, shows, **options)
 
 
 def wait_for(front_end: FrontEnd, type: str) -> None:
