@@ -15,6 +15,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import folder_paths
 
@@ -82,7 +83,8 @@ class EarlierRuns:
     def _read(self) -> dict[str, dict[str, tuple[float, float]]]:
         # Whatever somebody has made of the file: no run is to fail for advice.
         with suppress(Exception):
-            kept = json.loads(self._file.read_text(encoding="utf-8"))
+            # NaN, which JSON does not know and Python's reader does, would be the best of all times.
+            kept = json.loads(self._file.read_text(encoding="utf-8"), parse_constant=_refuse)
             return {
                 str(kind): {str(setting): (float(waited), float(took)) for setting, (waited, took) in runs.items()}
                 for kind, runs in kept.items()
@@ -92,6 +94,10 @@ class EarlierRuns:
 
 def _kind(saved_as: SavedAs, report: Report) -> str:
     return f"{saved_as.kind}, {report.frames} frames of {report.width}x{report.height}, {report.device}"
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"a time is a finite number, not {constant}")
 
 
 def _is_alike(one: float, other: float) -> bool:

@@ -31,10 +31,11 @@ class Bottleneck(enum.Enum):
 
 
 def bottleneck_of(report: Figures) -> Bottleneck | None:
-    """What held the run up most; ``None`` before there are frames."""
+    """What held the run up most; ``None`` before there are frames, and of a run that was cut short."""
     copy, save = report.stages[Stage.COPY], report.stages[Stage.SAVE]
     lagging = report.tail_seconds > NOTICEABLE * report.wall_seconds
-    if report.written == 0:
+    # What ended early may have waited for anything, such as for what failed.
+    if report.written == 0 or report.outcome in ("cancelled", "failed"):
         return None
     if report.buffer_depth == 1 and report.chunks > 1:
         return Bottleneck.RING
@@ -122,7 +123,7 @@ class Advice:
 
 
 def advice_of(report: Figures) -> Advice | None:
-    """What to change; ``None`` before there are frames."""
+    """What to change; ``None`` before there are frames, and of a run that was cut short."""
     given = report.decoding is not None and report.decoding.kind == "images"
     match bottleneck_of(report):
         case Bottleneck.DECODE:

@@ -123,7 +123,8 @@ def test_a_file_that_nobody_can_read_costs_nothing_but_advice(
 ) -> None:
     kept = own_ffmpeg.base / "user" / "async_vae_decode" / "saving.json"
     saver = Saver(own_client, own_ffmpeg, encoders, WAYS[0])
-    for garbage in ("[1", '["a list"]', '{"kind": {"setting": 3}}', '{"kind": {"setting": ["x", "y"]}}'):
+    garbages = ("[1", '["a list"]', '{"kind": {"setting": 3}}', '{"kind": {"setting": ["x", "y"]}}')
+    for garbage in (*garbages, '{"kind": {"setting": [NaN, 1]}}'):
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(garbage)
 

@@ -8,7 +8,7 @@ import pytest
 
 from async_decode.decoding import Decoding
 from async_decode.report import Report, RunFacts, SpanTotals, build_report
-from async_decode.report.figures import Measured
+from async_decode.report.figures import Measured, Outcome
 from async_decode.report.words import ADVICE
 from async_decode.spans import Span, Stage
 
@@ -36,6 +36,7 @@ def a_report(
     pinned: bool | None = True,
     buffer_depth: int = 3,
     frames: int = 8,
+    outcome: Outcome = "completed",
     measured: tuple[Measured, ...] = (),
 ) -> Report:
     """The report of a run of ten seconds, in each lane of which one thing happened: from when to when, in seconds."""
@@ -43,7 +44,7 @@ def a_report(
     for lane, (start, end) in spans.items():
         totals.add(Span(Stage(lane.split()[0]), lane, 0, int(start * SECOND), int(end * SECOND), frames=1))
     facts = RunFacts(
-        outcome="completed",
+        outcome=outcome,
         decoding=Decoding(kind, exact=True, bounded=True),
         decoder="",
         device="cpu",
@@ -87,6 +88,15 @@ def test_no_advice_before_there_are_frames() -> None:
         "advice_values": {},
         "advice_measured": None,
     }
+
+
+def test_no_advice_on_a_run_that_was_cut_short() -> None:
+    spans, settings = CASES["save_lags"]
+    cut_short: tuple[Outcome, ...] = ("cancelled", "failed")
+
+    assert a_report(spans, **settings, outcome="running").advice
+    for outcome in cut_short:
+        assert a_report(spans, **settings, outcome=outcome).to_json()["advice_code"] is None
 
 
 SLOWER, FASTER = Measured("preset slow", 9.0), Measured("preset veryfast", 0.25)
