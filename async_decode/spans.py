@@ -28,6 +28,8 @@ class Stage(enum.Enum):
     WAIT_SLOT = "wait_slot"
     #: A decoded chunk waited on the device because every host slot was still being written.
     WAIT_SINKS = "wait_sinks"
+    #: Frames that a sink had no time for yet were put on disk.
+    SPOOL = "spool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Span:
     Attributes:
         stage: what was done.
         lane: who did it, for people to read ("decode", "copy", "png writer 2"); one lane does one thing at a time.
-        index: the piece (decode, finish), chunk (copy, waits) or first frame (save) it was done on, counted from 0.
+        index: the piece (decode, finish), chunk (copy, waits) or first frame (spool, save) it was done on, counted from
+            0.
         start_ns: start, in nanoseconds of ``time.perf_counter_ns``.
         end_ns: end, on the same clock.
         frames: frames that the span moved; 0 for waits. Default: ``0``.

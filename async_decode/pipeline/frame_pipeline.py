@@ -14,6 +14,7 @@ Frames go one way. What comes back is a free slot, and the first error, which en
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -28,6 +29,8 @@ from ..device.clock import Clock, Mark, clock_for, current_device, with_index
 from ..device.conversion import DecoderOutput, Finish
 from ..errors import Cancelled, DecodeError
 from ..sinks.base import Sink
+from ..sinks.spool import Spool
+from ..sinks.spooled import SpooledSink
 from ..sinks.workers import running_future
 from ..taps.base import Tap
 from .ending import Ending
@@ -66,10 +69,12 @@ class FramePipeline(RunStatus):
             KeyboardInterrupt)``.
         backlog: host memory, in bytes, for chunks that wait for the sinks beside those of ``buffer_depth``: decoding
             runs ahead of slower sinks by so much. Default: ``0``.
+        spool: disk space, in bytes, for chunks that wait for sinks that write files, next to these, packed without any
+            loss, when there is no memory for them: decoding runs ahead by so much more. Default: ``0``.
 
     Raises:
-        ValueError: ``chunk_size`` or ``buffer_depth`` is out of range, ``backlog`` is negative, there is no sink, or
-            one is there twice.
+        ValueError: ``chunk_size`` or ``buffer_depth`` is out of range, ``backlog`` or ``spool`` is negative, there is
+            no sink, or one is there twice.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class FramePipeline(RunStatus):
         poll: Callable[[], None] | None = None,
         cancels: tuple[type[BaseException], ...] = (Cancelled, KeyboardInterrupt),
         backlog: int = 0,
+        spool: int = 0,
     ) -> None:
         self.sinks = each_once(sinks)
         super().__init__(
@@ -99,7 +105,10 @@ class FramePipeline(RunStatus):
         self.finish = finish if finish is not None else DecoderOutput()
         if backlog < 0:
             raise ValueError(f"backlog must be 0 or more bytes, got {backlog}")
+        if spool < 0:
+            raise ValueError(f"spool must be 0 or more bytes, got {spool}")
         self.backlog = backlog
+        self._spool_frames(spool)
         #: Done when the last chunk is on the host and with the sinks, or the thread that copies has failed.
         self.copied = running_future()
         self._total_is_given = total_frames is not None
@@ -112,7 +121,7 @@ class FramePipeline(RunStatus):
         if self._clock is not None or self._final is not None:
             raise RuntimeError("a pipeline carries one clip and was entered before; make a new FramePipeline")
         try:
-            for sink in self.sinks:
+            for sink in self._ways:
                 sink.prepare()
             self._clock = clock_for(self.device)
             self._resumed = self._clock.mark()
@@ -125,7 +134,7 @@ class FramePipeline(RunStatus):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        raised, ending = error, Ending(self._flow, self.sinks, self.warnings)
+        raised, ending = error, Ending(self._flow, self._ways, self.warnings)
         if raised is None:
             try:
                 if self._feeder is not None:
@@ -138,6 +147,9 @@ class FramePipeline(RunStatus):
                 raised = ending.deliver(self._stages, raised)
             self._flow.fail(raised)
         ending.shut_down(self._feeder, self._stages, self.decoding)
+        if self._spool is not None:
+            self._spool.close()
+            self.warnings.extend(self._spool.notes)
         first = self._flow.error
         if first is not None and raised is not None and not isinstance(raised, Exception):
             # What stops a program or a task must stop it.
@@ -303,7 +315,7 @@ class FramePipeline(RunStatus):
         """Learn the geometry from the first piece, and get ready for it."""
         self._stages = Stages(
             self.finish.clip(piece, self.total_frames),
-            self.sinks,
+            self._ways,
             chunk_size=self.chunk_size,
             buffer_depth=self.buffer_depth,
             backlog=self.backlog,
@@ -316,6 +328,20 @@ class FramePipeline(RunStatus):
             warnings=self.warnings,
         )
         return self._stages
+
+    def _spool_frames(self, limit: int) -> None:
+        """Find the sinks' place in the spool, if there is one: where the first of them writes."""
+        folder = next((sink.folder for sink in self.sinks if sink.folder is not None), None)
+        self._spool = spool = Spool(folder, limit) if limit and folder is not None else None
+        #: The sinks, behind the spool where they have one.
+        self._ways: tuple[Sink, ...] = self.sinks
+        if spool is not None:
+            self._ways = tuple(
+                sink
+                if sink.folder is None
+                else SpooledSink(sink, spool, put_off=functools.partial(self._flow.put_off, sink), fail=self._flow.fail)
+                for sink in self.sinks
+            )
 
     def _is_worth_saving(self, error: BaseException) -> bool:
         """Whether what the decoder had made before ``error`` is to be saved."""

@@ -10,9 +10,10 @@ import torch
 
 from ..decoding import Decoding
 from ..device.ring import is_unified
-from ..report.figures import Measured, RunFacts
+from ..report.figures import Measured, RunFacts, Spooled
 from ..report.report import Report, build_report
 from ..report.totals import Pace, SpanTotals
+from ..sinks.spool import Spool
 from ..spans import Recorder
 from .slots import Flow
 from .stages import Stages
@@ -68,6 +69,7 @@ class RunStatus:
         self._stages: Stages | None = None
         self._totals = SpanTotals(self.recorder.started_ns)
         self.recorder.listener = self._totals.add
+        self._spool: Spool | None = None
         self._final: Report | None = None
 
     @property
@@ -137,7 +139,14 @@ class RunStatus:
             ring_bytes_host=0 if ring is None else ring.host_bytes,
             warnings=tuple(self.warnings),
             measured=self.measured,
+            spooled=_spooled(self._spool),
         )
+
+
+def _spooled(spool: Spool | None) -> Spooled | None:
+    if spool is None or not spool.frames:
+        return None
+    return Spooled(spool.frames, spool.bytes, spool.packed_bytes, spool.most_bytes, spool.ahead_seconds)
 
 
 def whole_number(name: str, value: int, most: int, unit: str) -> int:

@@ -34,6 +34,8 @@ class Flow:
         self._host_taken: set[Slot] = set()
         self._holders: dict[Chunk, int] = {}
         self._written = 0
+        self._put_off: dict[object, int] = {}
+        self._shown_written = 0
         self._ended = False
         self._whole = True
         self._error: BaseException | None = None
@@ -47,8 +49,12 @@ class Flow:
 
     @property
     def written(self) -> int:
-        """Frames that every sink is done with."""
-        return self._written
+        """Frames that every sink is done with, those that wait on disk not yet."""
+        with self._changed:
+            written = self._written - max(self._put_off.values(), default=0)
+            # A chunk is put off a moment before its memory is let go.
+            self._shown_written = max(self._shown_written, written)
+            return self._shown_written
 
     def fail(self, error: BaseException) -> None:
         """Keep the first error and wake everyone."""
@@ -164,8 +170,16 @@ class Flow:
     def wait_for_sinks(self) -> bool:
         """Wait until the sinks are done with every chunk (an error ends the wait); return whether that is the clip."""
         with self._changed:
-            self._changed.wait_for(lambda: self._error is not None or not self._host_taken)
+            self._changed.wait_for(
+                lambda: self._error is not None or not (self._host_taken or any(self._put_off.values()))
+            )
             return self._error is None and self._whole
+
+    def put_off(self, sink: object, frames: int) -> None:
+        """So many more frames wait for ``sink`` elsewhere than in the ring, or, below 0, fewer."""
+        with self._changed:
+            self._put_off[sink] = self._put_off.get(sink, 0) + frames
+            self._changed.notify_all()
 
     def hold(self, chunk: Chunk) -> None:
         """One more reads the chunk's host memory."""

@@ -72,6 +72,7 @@ class Stages:
         self.ring = self._make_ring(sinks, chunk_size, buffer_depth, backlog, device)
         try:
             for sink in sinks:
+                sink.ring_slots = self.ring.host_depth
                 sink.open(clip, recorder)
         except BaseException as error:
             flow.fail(error)

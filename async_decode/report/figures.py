@@ -57,6 +57,24 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Spooled:
+    """What waited on disk for a sink that was slower than the decoder.
+
+    Attributes:
+        frames: how many; each sink counts a frame for itself.
+        bytes: of these, as they were; ``packed_bytes``: as they lay on disk.
+        most_bytes: on disk at once.
+        ahead_seconds: the longest that any of them waited there: how far decoding was ahead.
+    """
+
+    frames: int
+    bytes: int
+    packed_bytes: int
+    most_bytes: int
+    ahead_seconds: float
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """What a pipeline knows of its run, besides its spans.
 
@@ -79,6 +97,7 @@ class RunFacts:
         ring_bytes_host: host memory of the ring.
         warnings: what did not go as asked, one sentence each.
         measured: what other settings took in earlier runs; none where nobody remembers any.
+        spooled: what waited on disk; ``None``: nothing did.
     """
 
     outcome: Outcome
@@ -98,6 +117,7 @@ class RunFacts:
     ring_bytes_host: int
     warnings: tuple[str, ...]
     measured: tuple[Measured, ...]
+    spooled: Spooled | None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from ..spans import Span, Stage
 
 #: The order of lanes: that of the frames' way, each wait below the work that it holds up.
-STAGE_ORDER = (Stage.DECODE, Stage.FINISH, Stage.WAIT_SLOT, Stage.COPY, Stage.WAIT_SINKS, Stage.SAVE)
+STAGE_ORDER = (
+    Stage.DECODE,
+    Stage.FINISH,
+    Stage.WAIT_SLOT,
+    Stage.COPY,
+    Stage.WAIT_SINKS,
+    Stage.SPOOL,
+    Stage.SAVE,
+)
 
 #: Spans of one lane may overlap by so much and still be one after the other: devices tell the time since the start in
 #: float32 milliseconds, so after a quarter of an hour two neighbours are known to 0.06 ms.
@@ -42,7 +50,7 @@ class Lane:
         known = bool(self.spans) and self.spans[0].index == 0
         frames = 0
         for span in self.spans:
-            if span.stage is Stage.SAVE:
+            if span.stage in (Stage.SAVE, Stage.SPOOL):
                 yield span, span.index if span.frames else None
             else:
                 yield span, frames if known and span.frames else None

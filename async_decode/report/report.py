@@ -65,6 +65,7 @@ class Report(Figures):
             "total_frames": self.total_frames,
             "decoding": None if self.decoding is None else plain(self.decoding),
             "warnings": list(self.warnings),
+            "spooled": None if self.spooled is None else plain(self.spooled),
             "measured": [plain(measured) for measured in self.measured],
             "waited_seconds": self.waited_seconds,
             "stages": {stage.value: totals.to_json() for stage, totals in self.stages.items()},

@@ -89,7 +89,7 @@ class SpanTotals:
                 self._hidden.add_to_first(self._onward.add(start, end))
             elif span.stage is Stage.WAIT_SLOT:
                 self._both_wait.add_to_first(new)
-            else:
+            elif span.stage is Stage.WAIT_SINKS:
                 self._both_wait.add_to_second(new)
             if span.stage is Stage.DECODE:
                 self._decode_began = start if self._decode_began is None else min(self._decode_began, start)

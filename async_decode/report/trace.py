@@ -26,6 +26,7 @@ _NAMES = {
     Stage.WAIT_SLOT: "wait for a slot for chunk",
     Stage.COPY: "copy chunk",
     Stage.WAIT_SINKS: "wait for sinks with chunk",
+    Stage.SPOOL: "spool frame",
     Stage.SAVE: "save frame",
 }
 

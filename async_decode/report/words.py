@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..spans import Stage
-from .figures import Figures, Measured
+from .figures import Figures, Measured, Spooled
 
 #: A wait of less than this share of the run is not worth advice.
 NOTICEABLE = 0.02
@@ -175,6 +175,8 @@ def text_of(report: Figures) -> str:
     if report.decoder:
         rows.insert(1, ("decoder", report.decoder))
     rows.extend(_stage_row(report, stage) for stage, totals in report.stages.items() if totals.spans)
+    if report.spooled is not None:
+        rows.append(("spooled", _spooled_text(report.spooled)))
     timing = [f"tail {seconds_text(report.tail_seconds)}", f"stalled {seconds_text(report.stall_seconds)}"]
     if report.first_frame_seconds is not None:
         timing.insert(0, f"first frame after {seconds_text(report.first_frame_seconds)}")
@@ -226,6 +228,15 @@ def _stage_row(report: Figures, stage: Stage) -> tuple[str, str]:
     if totals.bytes:
         parts.append(bytes_text(totals.bytes))
     return stage.value.replace("_", " "), ", ".join(parts)
+
+
+def _spooled_text(spooled: Spooled) -> str:
+    times = spooled.bytes / max(1, spooled.packed_bytes)
+    return (
+        f"{_count(spooled.frames, 'frame')}, {bytes_text(spooled.bytes)} as {bytes_text(spooled.packed_bytes)} on disk "
+        f"({times:.2g} times smaller), {bytes_text(spooled.most_bytes)} at once, decoding up to "
+        f"{seconds_text(spooled.ahead_seconds)} ahead"
+    )
 
 
 def _count(number: int, what: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from concurrent.futures import Future
+from pathlib import Path
 
 from ..errors import SinkError
 from ..frames import Clip, FrameArray, PixelFormat
@@ -32,6 +33,10 @@ class Sink(abc.ABC):
     pixel_format: PixelFormat | None
     #: What is different from what was asked for, one sentence each, for people to read; the report has it.
     notes: Sequence[str] = ()
+    #: Where its files go; ``None``: nowhere. Frames that it has no time for may wait there.
+    folder: Path | None = None
+    #: How many chunks there is host memory for; the pipeline says it before ``open``.
+    ring_slots = 1
     _used = False
 
     def prepare(self) -> None:
@@ -54,6 +59,20 @@ class Sink(abc.ABC):
 
         Raises:
             SinkError: the sink cannot take such frames; the message names the value and the remedy.
+        """
+
+    # Not abstract: most sinks have no names to take.
+    def expect(self, frames: int, first_index: int) -> None:  # noqa: B027
+        """Hear of frames that wait for this sink, and take the names for them that they will have.
+
+        Called in the copy thread, in order, before ``write`` comes with them in another one; or not at all.
+
+        Args:
+            frames: how many.
+            first_index: number of the first of them.
+
+        Raises:
+            SinkError: there are no names for them.
         """
 
     @abc.abstractmethod

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from ..errors import SinkError
@@ -63,6 +64,11 @@ class OptionalSink(Sink):
         return self._sink.pixel_format
 
     @property
+    def folder(self) -> Path | None:  # type: ignore[override]
+        """Of the sink."""
+        return self._sink.folder
+
+    @property
     def notes(self) -> Sequence[str]:  # type: ignore[override]
         """Those of the sink, or why there is nothing of it."""
         if self.error is not None:
@@ -88,6 +94,9 @@ class OptionalSink(Sink):
                 target=self._look, args=(self._progress,), name="async-decode watch", daemon=True
             )
             self._watch.start()
+
+    def expect(self, frames: int, first_index: int) -> None:
+        self._attempt(self._sink.expect, frames, first_index)
 
     def write(self, frames: FrameArray, first_index: int) -> Future[None] | None:
         written = self._attempt(self._sink.write, frames, first_index)

@@ -157,6 +157,7 @@ def report_of(spans: list[Span], *, unified: bool = False, depth: int = 3, kind:
         ring_bytes_host=9,
         warnings=("one", "two"),
         measured=(),
+        spooled=None,
     )
     return build_report(facts, totals, START + 10 * SECOND)
 

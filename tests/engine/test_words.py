@@ -8,7 +8,7 @@ import pytest
 
 from async_decode.decoding import Decoding
 from async_decode.report import Report, RunFacts, SpanTotals, build_report
-from async_decode.report.figures import Measured, Outcome
+from async_decode.report.figures import Measured, Outcome, Spooled
 from async_decode.report.words import ADVICE
 from async_decode.spans import Span, Stage
 
@@ -38,6 +38,7 @@ def a_report(
     frames: int = 8,
     outcome: Outcome = "completed",
     measured: tuple[Measured, ...] = (),
+    spooled: Spooled | None = None,
 ) -> Report:
     """The report of a run of ten seconds, in each lane of which one thing happened: from when to when, in seconds."""
     totals = SpanTotals(0)
@@ -61,6 +62,7 @@ def a_report(
         ring_bytes_host=0,
         warnings=(),
         measured=measured,
+        spooled=spooled,
     )
     return build_report(facts, totals, 10 * SECOND)
 
@@ -126,3 +128,12 @@ def test_a_setting_that_would_not_help_is_not_named() -> None:
     # Where decoding is the limit there is nothing to gain.
     spans, settings = CASES["decode"]
     assert "earlier run" not in a_report(spans, **settings, measured=(FASTER,)).advice
+
+
+def test_what_waited_on_disk_is_in_the_text() -> None:
+    spooled = Spooled(frames=120, bytes=3 * 2**20, packed_bytes=2**20, most_bytes=2**19, ahead_seconds=2.5)
+
+    told = str(a_report({"decode": (0, 4), "spool": (1, 4), "save": (1, 10)}, spooled=spooled))
+
+    assert "120 frames, 3 MiB as 1 MiB on disk (3 times smaller), 0.5 MiB at once, decoding up to 2.50 s ahead" in told
+    assert "spooled" not in str(a_report({"decode": (0, 4), "save": (1, 10)}))

@@ -68,12 +68,15 @@ class ImageFilesSink(Sink):
         self._cores = cores
         self.pixel_format = encoder.pixel_format
         self._names = names
+        self.folder = names.folder
         self._encoder = encoder
         self._recorder: Recorder | None = None
         self._workers: Workers | None = None
         self._paths: dict[int, Path] = {}
         #: The names of the frames so far, whole or not, in their order.
         self.reserved: list[Path] = []
+        #: Names of frames that have not come yet, by their numbers.
+        self._expected: dict[int, Reservation] = {}
         self._stop = threading.Event()
         self._error: BaseException | None = None
         # Of what is odd, the first frame that holds it.
@@ -117,6 +120,12 @@ class ImageFilesSink(Sink):
             self._cores = self._cores or Cores()
             self._workers = Workers(lane, first_writers(self._cores.count), growing=True)
 
+    def expect(self, frames: int, first_index: int) -> None:
+        for index in range(first_index, first_index + frames):
+            with self._lock:
+                self._raise_error()
+                self._expected[index] = self._reserve(index)
+
     def write(self, frames: FrameArray, first_index: int) -> Future[None]:
         chunk = _Chunk(len(frames))
         with self._lock:
@@ -125,8 +134,7 @@ class ImageFilesSink(Sink):
             self._add_writers(self._workers)
             for index, frame in enumerate(frames, first_index):
                 self._raise_error()
-                name = self._names.reserve(self._encoder.extension, batch=index)
-                self.reserved.append(name.path)
+                name = self._expected.pop(index, None) or self._reserve(index)
                 self._workers.submit(partial(self._save, frame, index, name, chunk))
         return chunk.written
 
@@ -142,6 +150,15 @@ class ImageFilesSink(Sink):
         if workers is not None:
             # Every job still runs, to give its name back and its frame free.
             workers.close()
+        with self._lock:
+            while self._expected:
+                self._expected.popitem()[1].discard()
+
+    def _reserve(self, index: int) -> Reservation:
+        """Take the next name, for the frame of this number."""
+        name = self._names.reserve(self._encoder.extension, batch=index)
+        self.reserved.append(name.path)
+        return name
 
     def _add_writers(self, workers: Workers) -> None:
         """Add writers if those that are there are behind and cores are idle."""

@@ -24,8 +24,8 @@ from .encoding import Encoding, EncodingOptions
 from .format import Tags, VideoFormat, exact_rate
 from .notes import check_size, differences
 from .playback import Playback
+from .replay import Replay
 from .sound import Sound
-from .spool import FrameSpool
 
 #: How long an abort waits for what a killed encoder has written to be made a file, in seconds.
 _SALVAGE_SECONDS = 20.0
@@ -129,6 +129,7 @@ class VideoSink(Sink):
         lost = [key for key in metadata or {} if key not in texts]
         self.notes: list[str] = left_out("no text that a file can hold", lost)
         self._names = names
+        self.folder = names.folder
         self._sound = sound
         self._is_untagged = bool(metadata) and video.tags is None
         self._is_stand_in = stand_in is not None
@@ -138,7 +139,7 @@ class VideoSink(Sink):
         self._workers: Workers | None = None
         self._encoding: Encoding | None = None
         self._is_closed = False
-        self._spool: FrameSpool | None = None
+        self._replay: Replay | None = None
         self._stop = threading.Event()
         # Guards who hands in the last job, and in what order jobs get in; the rest belongs to the worker.
         self._lock = threading.Lock()
@@ -189,7 +190,7 @@ class VideoSink(Sink):
         self._encoding.open(clip)
         try:
             if not self._playback.is_once:
-                self._spool = FrameSpool(self._names.folder)
+                self._replay = Replay(self._names.folder)
         except BaseException:
             self._close_file(cut_short=True)
             raise
@@ -237,8 +238,8 @@ class VideoSink(Sink):
             began = self._recorder.now()
             for frame in frames:
                 self._raise_error()
-                if self._spool is not None and not self._is_full:
-                    self._spool.append(memoryview(frame))
+                if self._replay is not None and not self._is_full:
+                    self._replay.append(memoryview(frame))
                 self._write_frame(memoryview(frame))
                 self._frames_fed += 1
             # What the encoder makes of it is only known at the end.
@@ -262,9 +263,9 @@ class VideoSink(Sink):
 
     def _play_again(self) -> None:
         """Feed what follows when the clip has been played once, until somebody aborts."""
-        if self._spool is None:
+        if self._replay is None:
             return
-        for frame in self._spool.read(self._playback.rest(self._frames_fed)):
+        for frame in self._replay.read(self._playback.rest(self._frames_fed)):
             if self._stop.is_set() or self._is_full:
                 return
             self._write_frame(frame)
@@ -300,8 +301,8 @@ class VideoSink(Sink):
         try:
             self._encoding.close(cut_short=cut_short)
         finally:
-            if self._spool is not None:
-                self._spool.close()
+            if self._replay is not None:
+                self._replay.close()
             self.notes += self._encoding.notes
 
     def _fail(self, error: BaseException) -> BaseException:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..files import file_error
+from ..nameless import NamelessFile
 
 
-class FrameSpool:
+class Replay:
     """A temporary file with the raw frames of a clip, gone with its process however that ends.
 
-    It is next to where the video goes, because the system's folder for temporary files may be memory.
-
     Args:
-        folder: where the file is.
+        folder: where the file is, next to where the video goes.
 
     Raises:
         SinkError: the folder cannot be written to.
@@ -27,8 +24,7 @@ class FrameSpool:
         self._frame_bytes = 0
         self._count = 0
         try:
-            # Without a name on Linux, removed at once elsewhere on POSIX, deleted on close by Windows.
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+            self._file = NamelessFile(folder)
         except OSError as error:
             raise file_error(folder, error) from error
 
@@ -38,11 +34,10 @@ class FrameSpool:
         Raises:
             SinkError: the disk is full.
         """
-        rest = frame.cast("B")
-        self._frame_bytes = len(rest)
+        data = frame.cast("B")
+        self._frame_bytes = len(data)
         try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            self._file.write(data, self._count * self._frame_bytes)
         except OSError as error:
             raise file_error(self._folder / "(the frames that are kept to be played again)", error) from error
         self._count += 1
@@ -56,13 +51,7 @@ class FrameSpool:
         frame = memoryview(bytearray(self._frame_bytes))
         for index in indices:
             try:
-                self._file.seek(index * self._frame_bytes, os.SEEK_SET)
-                rest = frame
-                while rest:
-                    count = self._file.readinto(rest)
-                    if not count:
-                        raise OSError("the temporary file with the frames ends too early")
-                    rest = rest[count:]
+                self._file.read(frame, index * self._frame_bytes)
             except OSError as error:
                 raise file_error(self._folder, error) from error
             yield frame
