@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -84,7 +85,8 @@ def decoder_of(vae: Any, *, num_frames: int | None = None) -> VideoDecoder:
         more = {"num_frames": num_frames or latent.shape[0]} if _wants_num_frames(vae) else {}
         if num_frames is not None and more and latent.shape[0] % num_frames:
             raise DecodeError(f"num_frames: expected a divisor of {latent.shape[0]} latents, got {num_frames}")
-        pixels: Tensor = vae.decode(latent, **more).sample
+        with _without_past(vae):
+            pixels: Tensor = vae.decode(latent, **more).sample
         # Allegro's gives (N, T, C, H, W), and its pipeline turns that round.
         return pixels.movedim(2, 1) if is_family(vae, "AutoencoderKLAllegro") else pixels
 
@@ -96,6 +98,21 @@ def decoder_of(vae: Any, *, num_frames: int | None = None) -> VideoDecoder:
         frames_of=frames_of(vae) if video else None,
         is_video=video,
     )
+
+
+@contextmanager
+def _without_past(vae: Any) -> Iterator[None]:
+    """Nothing of another clip is in ``vae``'s convolutions, however a decode ends.
+
+    Magvit's keep the last frames that they saw until its ``decode`` returns. After one that was ended half-way the next
+    clip would go on where that one stopped.
+    """
+    forget: Callable[[], None] = getattr(vae, "_clear_conv_cache", lambda: None)
+    forget()
+    try:
+        yield
+    finally:
+        forget()
 
 
 def tap_of(decoder: VideoDecoder, latent: Tensor) -> Tap:

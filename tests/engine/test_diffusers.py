@@ -162,6 +162,31 @@ def test_a_failed_decode_leaves_no_hook_behind() -> None:
     assert "tiled_decode" not in vars(vae)
 
 
+@pytest.mark.parametrize("name", [name for name in BY_NAME if name not in IMAGES])
+def test_a_stream_that_is_left_half_way_leaves_nothing_in_the_vae(name: str) -> None:
+    family = BY_NAME[name]
+    vae, latent = family.vae(), family.latent()
+    if family.framewise is not None:
+        family.framewise(vae)
+    before = expected(vae, latent, family.frames)
+
+    for _ in async_decode.stream(vae, latent, normalized=False, chunk_size=1, buffer_depth=1):
+        break
+
+    assert torch.equal(expected(vae, latent, family.frames), before)
+    assert torch.equal(async_decode.decode(vae, latent, normalized=False).frames, before)
+
+
+def test_what_a_failed_decode_of_diffusers_own_has_left_in_the_vae_is_not_decoded_on() -> None:
+    family = BY_NAME["EasyAnimate (Magvit)"]
+    vae, latent = family.vae(), family.latent()
+    before = expected(vae, latent, family.frames)
+
+    vae.decoder(latent[:, :, :1])
+
+    assert torch.equal(async_decode.decode(vae, latent, normalized=False).frames, before)
+
+
 def _cell(name: str, mode: str) -> str:
     result = seen(name, mode)
     if result is None:
