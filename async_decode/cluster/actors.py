@@ -168,8 +168,21 @@ def _connect(ray: Any, address: str) -> None:
             # No frame goes through it: not the third of the memory that Ray takes unasked.
             **({"object_store_memory": OBJECT_STORE} if local else {}),
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise DecodeError(f"ray: {address} cannot be reached: {error}") from error
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise DecodeError(f"ray: {address} cannot be reached: {_refusal(error)}") from error
+
+
+def _refusal(error: BaseException) -> str:
+    """Why Ray did not let us in, in one line: what it raises tells only that it did not."""
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    if any("Authentication" in str(cause) or "Unauthenticated" in str(cause) for cause in causes):
+        return (
+            "it asks for its token; set RAY_AUTH_MODE=token here, and RAY_AUTH_TOKEN to its token where this machine's "
+            "~/.ray/auth_token is another one"
+        )
+    return _reason(error)
 
 
 def _reach(address: str) -> None:
@@ -330,7 +343,7 @@ def _cause(error: Any) -> BaseException:
     return cause if isinstance(cause, AsyncDecodeError | OSError) else DecodeError(f"ray: {_reason(error)}")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """What Ray says, in one line."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, AsyncDecodeError):

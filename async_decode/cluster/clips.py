@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ..errors import SinkError
+from ..sinks.given_names import without_number
 from .latent_files import stamp_of
 
 
@@ -43,10 +44,16 @@ def clips_of(places: list[str], to: str, *, inputs: str = "") -> list[Clip]:
         SinkError: ``to`` is no template, or two clips would share a file.
     """
     clips: dict[str, Clip] = {}
+    # In a file name, a latent's own * or %d is not the place where frames have their number.
+    end = to.replace(os.sep, "/").rfind("/") + 1
+    above, below = to[:end], to[end:]
     for number, latent in enumerate(places, 1):
         name = PurePosixPath(latent.replace(os.sep, "/"))
         try:
-            target = to.format(name=name.stem, folder=name.parent.name, number=f"{number:05}")
+            fields = {"name": name.stem, "folder": name.parent.name, "number": f"{number:05}"}
+            target = above.format(**fields) + below.format(
+                **{key: without_number(text) for key, text in fields.items()}
+            )
         except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise SinkError(
                 f"to: expected a place with {{name}}, {{folder}} or {{number}} in it, got {to!r}"

@@ -76,7 +76,9 @@ def decode_clip(
     except (Cancelled, KeyboardInterrupt):
         raise
     except Exception as error:
-        reason = str(error) if isinstance(error, AsyncDecodeError | OSError) else f"{type(error).__name__}: {error}"
+        # Of torch's own errors the first line says what there is to say; pages of its tables may follow.
+        said = str(error) if isinstance(error, AsyncDecodeError | OSError) else f"{type(error).__name__}: {error}"
+        reason = said if isinstance(error, AsyncDecodeError) else said.splitlines()[0]
         return {**line, "status": "failed", "error": reason, "seconds": round(time.monotonic() - began, 3)}
     report = result.report
     decoding = report.decoding

@@ -2,8 +2,10 @@
 
 Only the process that was started by the user writes it, a whole line at a time. A clip is whole when its last line says
 ``done``, with the same inputs (VAE and options, by their bytes) and the same latent (by place, size and time, else by
-its bytes), and its file is there, or all of its frames. A video whose last line is ``begun`` is whole when another file
-is there than was when it was begun: files get their names only when they are whole.
+its bytes), and its file is there, or all of its frames, with something in each. A video whose last line is ``begun``
+is whole when another file is there than was when it was begun: files get their names only when they are whole. A
+video that holds less than its line says is not, nor is it replaced unasked: nobody can tell a damaged one from one
+that was edited.
 
 What is there is ours, and may be replaced, when one of these lines says that it was made. A line that says ``failed``
 does not: no file of ours has the name then, unless an earlier one was ``done``.
@@ -41,9 +43,9 @@ class Journal:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._last: dict[str, Line] = {}
-        #: Lines by file, of what was begun and may have left something there; files that were whole once.
+        #: Lines by file, of what was begun and may have left something there; of what was whole once.
         self._begun: dict[str, Line] = {}
-        self._done: set[str] = set()
+        self._done: dict[str, Line] = {}
         #: Folders as seen from the journal, by how they were written.
         self._folders: dict[str, str] = {}
         #: Marks of what stores had when they were looked at, by place.
@@ -53,24 +55,26 @@ class Journal:
             texts = self.path.read_bytes().split(b"\n") if self.path.exists() else []
         except OSError as error:
             raise SinkError(f"report: {self.path} cannot be read: {error.strerror}; name another place") from error
+        strange = 0
         for number, text in enumerate(texts, 1):
-            if not text.strip():
+            if not text.strip(b" \t\r\0"):
                 continue
             try:
                 self._take(json.loads(text))
-            except (ValueError, KeyError, TypeError) as error:
-                if not text.startswith(b"{"):
-                    raise SinkError(f"{self.path}, line {number}: this is no report of ours; name another") from error
-                # The line that was being written when the machine went down.
+            except (ValueError, KeyError, TypeError, AttributeError):
+                # In a report of ours, what was being written when the machine went down.
+                strange = strange or number
+        if strange and not self._last:
+            raise SinkError(f"{self.path}, line {strange}: this is no report of ours; name another")
 
     def _take(self, line: Line) -> None:
         """Remember what ``line`` tells."""
-        file, status = line.get("place") or self._place(line["file"]), line.get("status")
+        file, status = line.get("place") or self._place(line["file"]), line["status"]
         self._last[file] = line
         if status == "begun":
             self._begun[file] = line
         elif status == "done":
-            self._done.add(file)
+            self._done[file] = line
         elif status in ("failed", "cancelled") and not _numbered(file):
             self._begun.pop(file, None)
 
@@ -122,10 +126,15 @@ class Journal:
         # Latents that were written at one moment share their time, and often their size: the place counts as well.
         same = (last.get("latent"), last.get("stamp")) == (clip.latent, clip.stamp)
         if last.get("status") == "begun":
-            return not _numbered(clip.to) and same and self._seen(clip.to) != last.get("before", "")
+            seen = self._seen(clip.to)
+            return not _numbered(clip.to) and same and seen != last.get("before", "") and _size_in(seen) > 0
         if last.get("status") != "done":
             return False
-        if _numbered(clip.to) and int(self._seen(clip.to).partition(" ")[0]) < int(last.get("files", 0)):
+        seen = self._seen(clip.to)
+        if _numbered(clip.to):
+            if int(seen.partition(" ")[0]) < int(last.get("files", 0)) or _holds_empty(clip.to):
+                return False
+        elif _size_in(seen) < int(last.get("bytes", 1)):
             return False
         if same:
             return True
@@ -149,10 +158,22 @@ class Journal:
         """See whether ``clip`` may be written where it is to be.
 
         Raises:
-            SinkError: a file is there that no run of this journal has made, or a folder.
+            SinkError: a file is there that no run of this journal has made, or that holds less than it did when it was
+                made, or a folder.
         """
         if self._is_there(clip.to) and not self.is_ours(clip):
             raise SinkError(f"{clip.to} is there already; choose another name, or say overwrite=True")
+        place = self._place(clip.to)
+        done = self._done.get(place, {})
+        begun = self._last.get(place, {}).get("status") == "begun"
+        if done.get("inputs") == clip.inputs and not begun and not _numbered(clip.to):
+            made, there = int(done.get("bytes", 0)), _size_in(self._seen(clip.to))
+            # An empty one is nobody's work. One that is cut off, and one that somebody has shortened, look alike.
+            if 0 < there < made:
+                raise SinkError(
+                    f"{clip.to} has {there} bytes, of the {made} that it had when it was made: it is damaged, or "
+                    "somebody has changed it; remove it, or say overwrite=True"
+                )
 
     def _is_there(self, to: str) -> bool:
         return bool(self._seen(to) if is_store(to) else GivenNames(to, overwrite=True).paths)
@@ -172,6 +193,16 @@ class Journal:
     def _seen(self, to: str) -> str:
         """The mark of what is at ``to``; of a store, as it was when it was looked at."""
         return self._in_stores.get(to, "") if is_store(to) else _mark_of(to)
+
+
+def _size_in(mark: str) -> int:
+    """Bytes of the video with this mark."""
+    return int(mark.partition(" ")[0] or 0)
+
+
+def _holds_empty(to: str) -> bool:
+    """Whether a frame of ``to`` has a name and nothing in it: the disk had no more of it when the power went."""
+    return not is_store(to) and any(path.stat().st_size == 0 for path in GivenNames(to, overwrite=True).paths)
 
 
 def _numbered(to: str) -> bool:

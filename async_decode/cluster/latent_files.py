@@ -8,7 +8,7 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +22,8 @@ from .stores import forget, is_store, reaching, stamp_in, store
 
 #: Endings of files with latents.
 ENDINGS = (".latent", ".safetensors", ".pt", ".pth")
+#: Endings of files that name latents.
+_MANIFESTS = (".txt", ".jsonl")
 #: Names under which a latent is found in a file with several tensors, the first that is there.
 _NAMES = ("latent_tensor", "samples", "latents", "latent", "frames")
 #: What ComfyUI's LoadLatent multiplies the oldest files with.
@@ -63,13 +65,27 @@ def read_latent(place: str) -> LatentFile:
         except Exception as error:
             said = (str(error).splitlines() or [type(error).__name__])[0]
             raise DecodeError(f"{place} is no whole file of tensors: {said}") from error
-        return LatentFile(_latent_in(found, place), False, content)
+        return LatentFile(_plain(_latent_in(found, place), place), False, content)
     tensors = read_safetensors(data, place)
     latent = _latent_in(tensors, place)
     of_comfyui = "latent_tensor" in tensors or "latent_tensor.0" in tensors
     if "latent_tensor" in tensors and "latent_format_version_0" not in tensors:
         latent = latent.float() * _OLDEST
     return LatentFile(latent, of_comfyui, content)
+
+
+def _plain(latent: Tensor, place: str) -> Tensor:
+    """``latent``, which a decoder can take as numbers.
+
+    Raises:
+        DecodeError: it is sparse, quantized or complex.
+    """
+    if latent.layout is torch.strided and not latent.is_quantized and not latent.is_complex():
+        return latent
+    kind = latent.dtype if latent.layout is torch.strided else latent.layout
+    raise DecodeError(
+        f"{place}: expected a dense tensor of real numbers, got {kind}; save latent.to_dense(), dequantize() or .real"
+    )
 
 
 def _latent_in(found: Any, place: str) -> Tensor:
@@ -98,19 +114,23 @@ def found_places(given: Iterable[str]) -> list[str]:
     Raises:
         DecodeError: one of them names nothing.
     """
-    places: dict[str, None] = {}
+    places: dict[str, str] = {}
     given = list(given)
     forget(given)
     for place in given:
         found = _of(place)
         if not found:
-            raise DecodeError(f"{place}: there are no latents ({', '.join(ENDINGS)})")
-        places.update(dict.fromkeys(found))
-    return list(places)
+            raise DecodeError(
+                f"{place}: there are no latents ({', '.join(ENDINGS)}; lists of them end in {' or '.join(_MANIFESTS)})"
+            )
+        for name in found:
+            # However it is written, by a folder and by itself: once.
+            places.setdefault(name if is_store(name) else os.path.abspath(name), name)
+    return list(places.values())
 
 
 def _of(place: str) -> list[str]:
-    if place.endswith((".txt", ".jsonl")):
+    if place.endswith(_MANIFESTS):
         return _of_manifest(place)
     if is_store(place):
         filesystem, path = store(place)
@@ -119,15 +139,23 @@ def _of(place: str) -> list[str]:
             # One listing; what is no folder has nothing below it.
             pattern = any(sign in path for sign in "*?[")
             found = filesystem.glob(path) if pattern else filesystem.find(path) or [path]
+        if not pattern and found != [path]:
+            found = [name for name in found if not _is_hidden(name.removeprefix(path).split("/"))]
         return sorted(f"{scheme}://{name}" for name in found if name.lower().endswith(ENDINGS))
     if os.path.isdir(place):
-        return sorted(str(path) for path in Path(place).rglob("*") if path.name.lower().endswith(ENDINGS))
+        below = (path for path in Path(place).rglob("*") if path.name.lower().endswith(ENDINGS))
+        return sorted(str(path) for path in below if not _is_hidden(path.relative_to(place).parts))
     if os.path.exists(place):
         return [place] if place.lower().endswith(ENDINGS) else []
     found = sorted(glob.glob(place, recursive=True))
     if not found and not glob.has_magic(place):
         raise DecodeError(f"{place}: there is no such file or folder")
     return [name for name in found if name.lower().endswith(ENDINGS)]
+
+
+def _is_hidden(parts: Sequence[str]) -> bool:
+    """Whether what is below a folder is there for programs only, as ``._clip.pt`` of macOS; no pattern finds it."""
+    return any(part.startswith(".") for part in parts)
 
 
 def _of_manifest(place: str) -> list[str]:

@@ -116,7 +116,11 @@ class OutputNames:
                 _remove(part)
                 _remove(target)
         except OSError as error:
-            raise file_error(self.folder / (self.stem + extension), error) from error
+            raise file_error(self._told(extension), error) from error
+
+    def _told(self, extension: str) -> Path:
+        """What errors call the files."""
+        return self.folder / (self.stem + extension)
 
     def give(self, part: Path, target: Path) -> None:
         """Give ``part`` the name ``target``: at once, and never in place of another file.
@@ -162,7 +166,7 @@ class OutputNames:
                     if reservation.claim():
                         return reservation
             except OSError as error:
-                raise file_error(self.folder / (self.stem + extension), error) from error
+                raise file_error(self._told(extension), error) from error
 
 
 class Reservation:

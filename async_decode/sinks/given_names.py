@@ -42,6 +42,11 @@ def is_numbered(name: str) -> bool:
     return _NUMBER.search(name) is not None
 
 
+def without_number(text: str) -> str:
+    """``text`` as a part of a file name that is no place for a number: ``_`` in place of ``*`` and ``%05d``."""
+    return _NUMBER.sub("_", text)
+
+
 class GivenNames(OutputNames):
     """The name ``path``, or, where it holds ``*`` or ``%05d`` for their number, the names of frames, counted from 1.
 
@@ -108,6 +113,10 @@ class GivenNames(OutputNames):
         except OSError as error:
             raise file_error(self.folder / self.stem, error) from error
         return reservation
+
+    def _told(self, extension: str) -> Path:
+        # The ending is in the name already.
+        return self.folder / self.stem
 
     def _name(self, batch: int) -> str:
         if not self.numbered:

@@ -184,6 +184,13 @@ def test_a_process_that_was_killed_and_not_yet_waited_for_is_dead(tmp_path: Path
         assert lived and not left.exists()
 
 
+def test_a_folder_that_takes_no_file_is_told_with_the_name_that_was_given(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(SinkError, match=r"file/clip\.png could not be written"):
+        GivenNames(tmp_path / "file" / "clip.png").probe(".png")
+
+
 def test_two_at_once_never_mix(tmp_path: Path) -> None:
     """Whoever is later finds the name taken, and keeps what it has made."""
     first, second = (GivenNames(tmp_path / "clip.png").reserve(".png") for _ in range(2))

@@ -93,6 +93,70 @@ def test_a_latent_of_several_parts_gives_its_first(tmp_path: Path) -> None:
     assert len(told) == 3 and len({line["hash"] for line in told}) == 1
 
 
+def test_a_latent_that_is_named_twice_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "in" / "a.latent", small())
+    monkeypatch.chdir(tmp_path)
+    Path("list.txt").write_text("./in/../in/a.latent\n")
+
+    assert run(tmp_path, "in", "./in/a.latent", str(tmp_path / "in" / "*"), "list.txt") == 0
+
+    assert len(lines(tmp_path / "clips" / "async-decode.jsonl")) == 1
+
+
+def test_files_that_a_folder_hides_are_no_latents(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.latent", small())
+    # What macOS leaves beside every file on other systems' disks.
+    (tmp_path / "in" / "._a.latent").write_bytes(b"\0\5\x16\7")
+    hidden = save(tmp_path / "in" / ".old" / "b.latent", small(1))
+
+    assert run(tmp_path, str(tmp_path / "in")) == 0
+    assert [Path(line["file"]).name for line in lines(tmp_path / "clips" / "async-decode.jsonl")] == ["a.mkv"]
+    # Who names one means it.
+    assert run(tmp_path, str(hidden), str(hidden.parent)) == 0
+    assert (tmp_path / "clips" / "b.mkv").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names")
+@pytest.mark.parametrize(("name", "file"), [("100%d [*]", "100_ [_]"), ("%05d", "_"), ("50% {name}", "50% {name}")])
+def test_a_latents_name_is_never_taken_for_the_place_of_a_number(tmp_path: Path, name: str, file: str) -> None:
+    save(tmp_path / "in" / f"{name}.latent", small())
+
+    assert run(tmp_path, str(tmp_path / "in")) == 0
+    images = tmp_path / "frames" / "{name}" / "{name}-*.png"
+    assert main(["decode", str(tmp_path / "in"), "--out", str(images), "--device", "cpu"]) == 0
+
+    assert (tmp_path / "clips" / f"{file}.mkv").exists()
+    assert (tmp_path / "frames" / name / f"{file}-00005.png").exists()
+
+
+def test_tensors_that_are_no_rows_of_real_numbers_are_named_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    torch.save(small().to_sparse(), tmp_path / "in" / "sparse.pt")
+    torch.save(small().to(torch.complex64), tmp_path / "in" / "complex.pt")
+
+    assert run(tmp_path, str(tmp_path / "in")) == 3
+
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert len(said) == 2
+    for kind in "torch.sparse_coo", "torch.complex64":
+        assert any(f"expected a dense tensor of real numbers, got {kind}; save latent." in line for line in said)
+
+
+def test_a_reason_that_torch_gives_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "in" / "a.latent", small())
+
+    def raises(*_: Any, **__: Any) -> None:
+        raise NotImplementedError("no such kernel\n\nCPU: registered at\nMeta: registered at")
+
+    monkeypatch.setattr("async_decode.cluster.decode_clip.decode_into", raises)
+
+    assert run(tmp_path, str(tmp_path / "in")) == 3
+    (line,) = lines(tmp_path / "clips" / "async-decode.jsonl", "failed")
+    assert line["error"] == "NotImplementedError: no such kernel"
+
+
 def test_one_bad_latent_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = save(tmp_path / "in" / "good.latent", small())
     (tmp_path / "in" / "bad.latent").write_bytes(good.read_bytes()[:999])
@@ -172,6 +236,7 @@ def test_a_run_that_was_killed_after_a_file_got_its_name_knows_it_again(tmp_path
     "arguments, out, words",
     [
         (["nowhere/"], "{name}.mkv", "no such file"),
+        (["{in}/*.json"], "{name}.mkv", ".pt, .pth; lists of them end in .txt or .jsonl)"),
         (["{in}"], "{name.x}.mkv", "{name}, {folder} or {number}"),
         (["{in}"], "in/a.latent/{name}.mkv", "a file is where a folder should be; choose another folder"),
         (["{in}", "--report", "{in}"], "{name}.mkv", "name another place"),

@@ -11,6 +11,7 @@ import torch
 
 from async_decode.cluster import Options, decode_many
 from async_decode.demo import load_latent
+from async_decode.errors import SinkError
 
 
 @pytest.fixture
@@ -129,3 +130,65 @@ def test_frames_of_which_some_are_gone_are_made_again(latents: Path) -> None:
     assert _status(latents, "*.png") == "done"
     assert (latents.parent / "out" / "00003.png").exists()
     assert _status(latents, "*.png") == "skipped"
+
+
+@pytest.mark.parametrize("to", ["{name}.mkv", "*.png"])
+def test_an_empty_file_is_made_again(latents: Path, to: str) -> None:
+    options = {"fps": 8} if "mkv" in to else {}
+    assert _status(latents, to, **options) == "done"
+    made = sorted((latents.parent / "out").glob("*.[mp]*"))[-1]
+    size = made.stat().st_size
+    # As a power cut leaves it: the name was on the disk, and the line in the report.
+    made.write_bytes(b"")
+
+    assert _status(latents, to, **options) == "done"
+    assert made.stat().st_size == size
+    assert _status(latents, to, **options) == "skipped"
+
+
+def test_an_empty_file_is_not_what_a_run_that_was_cut_off_has_made(latents: Path) -> None:
+    _die_in(latents, "{name}.mkv", fps=8)
+    (latents.parent / "out" / "a.mkv").touch()
+
+    assert _status(latents, "{name}.mkv", fps=8) == "done"
+
+
+def test_a_file_that_got_shorter_is_neither_whole_nor_replaced_unasked(latents: Path) -> None:
+    assert _status(latents, "{name}.mkv", fps=8) == "done"
+    made = latents.parent / "out" / "a.mkv"
+    whole = made.read_bytes()
+    made.write_bytes(whole[:-100])
+
+    for _ in range(2):
+        to = str(made.parent / "{name}.mkv")
+        (line,) = decode_many(latents, to, options=Options(fps=8), device="cpu").lines
+        assert line["status"] == "failed" and f"has {len(whole) - 100} bytes, of the {len(whole)}" in line["error"]
+        assert made.read_bytes() == whole[:-100]
+
+    made.unlink()
+    assert _status(latents, "{name}.mkv", fps=8) == "done"
+    made.write_bytes(made.read_bytes() + b"a remark of mine")
+    assert _status(latents, "{name}.mkv", fps=8) == "skipped"
+
+
+def test_what_a_power_cut_left_in_the_middle_of_a_report_is_passed_over(latents: Path) -> None:
+    assert _status(latents, "{name}.mkv", fps=8) == "done"
+    report = latents.parent / "out" / "async-decode.jsonl"
+    report.write_bytes(b"\0" * 99 + b"\n" + b"\xff\0half a line\n" + report.read_bytes() + b"\0" * 300)
+
+    assert _status(latents, "{name}.mkv", fps=8) == "skipped"
+    assert _status(latents, "{name}.mkv", fps=9) == "done"
+    assert _status(latents, "{name}.mkv", fps=9) == "skipped"
+
+
+@pytest.mark.parametrize(
+    "content", ['{"latent": "in/a.pt"}\n', "in/a.pt\n", "[1, 2]\n", "7\n", '{"file": "in/a.pt"}\n']
+)
+def test_a_file_of_lines_that_is_no_report_is_left_as_it_is(latents: Path, content: str) -> None:
+    list_of_latents = latents.parent / "list.jsonl"
+    list_of_latents.write_text(content)
+
+    with pytest.raises(SinkError, match="line 1: this is no report of ours; name another"):
+        decode_many(latents, str(latents.parent / "{name}.mkv"), options=Options(fps=8), report=list_of_latents)
+
+    assert list_of_latents.read_text() == content
