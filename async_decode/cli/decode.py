@@ -33,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="decode saved latents into videos or images",
         description="Decodes saved latents, each into a file of its own. What is whole already is left out. Exit "
         f"status: 0 when every clip is whole, {SOME_FAILED} when some failed, 2 for arguments that make no sense, 130 "
-        "when it was cancelled.",
+        "when it was cancelled, 143 by SIGTERM.",
     )
     add = parser.add_argument
     add("latents", nargs="+", metavar="LATENTS", help="files, folders, patterns, manifests (.txt, .jsonl) or s3://…")
@@ -123,6 +123,9 @@ def run(options: argparse.Namespace) -> int:
                 report=options.report,
                 on_line=bars.tell,
             )
+    except _Terminated:
+        console.print("cancelled")
+        return 128 + signal.SIGTERM
     except (AsyncDecodeError, ValueError) as error:
         # What is wrong with one clip is in its line: this is about all of them.
         text = in_flags(" ".join(str(error).split()))
@@ -201,20 +204,28 @@ def _show(console: Console, outcome: Outcome) -> None:
     console.print(f"{told}; {frames} frames; report: {outcome.report}", markup=False, highlight=False, soft_wrap=True)
 
 
+class _Terminated(KeyboardInterrupt):
+    """Somebody asked with SIGTERM, as schedulers do, what a user asks with Ctrl-C."""
+
+
 @contextmanager
 def _twice_at_once() -> Iterator[None]:
-    """The first Ctrl-C ends the run in order, the second one at once."""
+    """The first Ctrl-C or SIGTERM ends the run in order, the second one at once."""
 
-    def first(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, second)
-        raise KeyboardInterrupt
+    def first(number: int, _frame: FrameType | None) -> None:
+        for ours in before:
+            signal.signal(ours, second)
+        raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    def second(_number: int, _frame: FrameType | None) -> None:
+    def second(number: int, _frame: FrameType | None) -> None:
         print("ended at once", file=sys.stderr, flush=True)
-        os._exit(130)
+        os._exit(128 + number)
 
-    before = signal.signal(signal.SIGINT, first)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, first)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

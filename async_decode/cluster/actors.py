@@ -9,6 +9,7 @@ the same actor, and if its machine is gone, for ever), and a clip that took two 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -159,6 +160,7 @@ def _connect(ray: Any, address: str) -> None:
     local = address == "auto"
     if not local:
         _reach(address)
+    ends = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address="local" if local else address,
@@ -170,6 +172,9 @@ def _connect(ray: Any, address: str) -> None:
         )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise DecodeError(f"ray: {address} cannot be reached: {_refusal(error)}") from error
+    if callable(ends) and threading.current_thread() is threading.main_thread():
+        # Ray has put a handler of its own in the place of the program's.
+        signal.signal(signal.SIGTERM, ends)
 
 
 def _refusal(error: BaseException) -> str:
