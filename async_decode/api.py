@@ -167,7 +167,7 @@ def stream(
     """Decode ``latents``, and hand out the frames a few at a time, while the next ones are decoded.
 
     No more than ``buffer_depth`` chunks exist at once: who takes them slowly lets the decoder wait. Decoding runs in a
-    thread of its own, on the caller's current stream of the device; leaving the loop ends it.
+    thread of its own, with the caller's autocast and on its current stream of the device; leaving the loop ends it.
 
     Args:
         vae: as of ``decode``.

@@ -9,7 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from types import TracebackType
 
@@ -124,6 +124,7 @@ class Stream:
         self._error: BaseException | None = None
         device = self._pipeline.device
         self._stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+        self._autocast = _autocast_of_caller(device)
 
     @property
     def frames(self) -> int | None:
@@ -172,9 +173,28 @@ class Stream:
 
     def _decode(self) -> None:
         try:
-            with nullcontext() if self._stream is None else torch.cuda.stream(self._stream), self._pipeline as pipeline:
+            with ExitStack() as stack:
+                if self._stream is not None:
+                    stack.enter_context(torch.cuda.stream(self._stream))
+                stack.enter_context(self._autocast)
+                pipeline = stack.enter_context(self._pipeline)
                 pipeline.decode(self._tap, self._latent, decoder=self._decoder, verdicts=self._verdicts)
         except BaseException as error:
             self._error = error
         finally:
             self._sink.chunks.put(None)
+
+
+def _autocast_of_caller(device: torch.device) -> AbstractContextManager[None]:
+    """The autocast that is on in this thread for ``device``, for another thread, which torch starts without any."""
+    try:
+        enabled = torch.is_autocast_enabled(device.type)
+    except TypeError:
+        # Before torch 2.4 it takes no argument.
+        enabled = torch.is_autocast_cpu_enabled() if device.type == "cpu" else torch.is_autocast_enabled()
+    except RuntimeError:
+        # This torch has none for such devices.
+        enabled = False
+    if not enabled:
+        return nullcontext()
+    return torch.autocast(device.type, cache_enabled=torch.is_autocast_cache_enabled())

@@ -177,6 +177,20 @@ def test_a_stream_that_is_left_half_way_leaves_nothing_in_the_vae(name: str) -> 
     assert torch.equal(async_decode.decode(vae, latent, normalized=False).frames, before)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["Wan 2.1", "LTX-Video", "Stable Video Diffusion"])
+def test_autocast_counts_for_the_thread_of_a_stream_too(name: str, dtype: torch.dtype) -> None:
+    family = BY_NAME[name]
+    vae, latent = family.vae(), family.latent()
+    with torch.autocast("cpu", dtype):
+        frames = expected(vae, latent, family.frames)
+        stream = async_decode.stream(vae, latent, normalized=False)
+
+        assert torch.equal(async_decode.decode(vae, latent, normalized=False).frames, frames)
+    assert torch.equal(torch.cat(list(stream)), frames)
+    assert not torch.equal(frames, expected(vae, latent, family.frames))
+
+
 def test_what_a_failed_decode_of_diffusers_own_has_left_in_the_vae_is_not_decoded_on() -> None:
     family = BY_NAME["EasyAnimate (Magvit)"]
     vae, latent = family.vae(), family.latent()
