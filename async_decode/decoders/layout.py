@@ -62,8 +62,17 @@ class Layout:
 
 
 def channels_last(tensor: Tensor) -> Tensor:
-    """The numbers of ``tensor``, ``(1, C, T, H, W)``, channels last and dense; itself where it is that already."""
-    return tensor.contiguous(memory_format=torch.channels_last_3d)
+    """The numbers of ``tensor``, ``(1, C, T, H, W)``, channels last and dense; itself where it is that already.
+
+    Along an axis of one, a tensor's stride says nothing of where its numbers lie, and yet torch asks it which kernel a
+    convolution of one pixel takes. What a block gets from stock, of one frame, and from the block before it may differ
+    in just that, and then a proof says nothing of a run. So such axes have the strides here that a new tensor has.
+    """
+    dense = tensor.contiguous(memory_format=torch.channels_last_3d)
+    _, channels, frames, height, width = dense.shape
+    frame = channels * height * width
+    strides = (frames * frame, 1, frame, channels * width, channels)
+    return dense if dense.stride() == strides else dense.as_strided(dense.shape, strides)
 
 
 def room_for(channels: int, frames: int, like: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .kernels.order import Formula, GroupFormula, Order
-from .layout import Layout
+from .layout import Layout, channels_last
 from .weights import Weights, home_of, lent
 
 
@@ -225,7 +225,7 @@ def parts_made(x: Tensor, weight: Tensor, module: Any, padded: bool) -> Iterator
     height, width = weight.shape[-2:]
     for rows, columns in parts_of(x.shape, x.element_size(), (height, width), limit_of(module)):
         part = x[..., rows.start : rows.stop + height - 1, columns.start : columns.stop + width - 1]
-        made = cudnn_conv(part.contiguous(memory_format=torch.channels_last_3d), weight, module, padded)
+        made = cudnn_conv(channels_last(part), weight, module, padded)
         yield (rows, columns), made
 
 

@@ -14,6 +14,7 @@ import json
 import sys
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -144,14 +145,33 @@ def same(one: Any, other: Any) -> bool:
     return bool(one.isfinite().all()) and torch.equal(one, other)
 
 
+@contextlib.contextmanager
+def convolved(odd: set[Any]) -> Iterator[None]:
+    """Notes strides of what our blocks convolve where they are not those of a new channels-last tensor."""
+    import torch
+
+    with contextlib.ExitStack() as stack:
+        for room in ("operations", "proof"):
+            module = pack_module(f"{DECODERS}.{room}")
+
+            def noted(x: Any, *rest: Any, honest: Any = module.cudnn_conv) -> Any:
+                last = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+                if x.stride() != torch.empty(x.shape, memory_format=last).stride():
+                    odd.add((tuple(x.shape), x.stride()))
+                return honest(x, *rest)
+
+            stack.enter_context(mock.patch.object(module, "cudnn_conv", noted))
+        yield
+
+
 def decodes(make: str) -> dict[str, Any]:
     """Each size twice: stock's decode beside ours, first while it proves itself."""
     import torch
 
     faster = pack_module(DECODERS).faster
-    vae = vae_of(make)
+    vae, odd = vae_of(make), set[Any]()
     model, equal, summaries, steps, left = vae.first_stage_model, [], [], [], Counter[str]()
-    with torch.inference_mode(), TemporaryDirectory() as folder:
+    with torch.inference_mode(), TemporaryDirectory() as folder, convolved(odd):
         for size in SIZES if make not in ("reflecting_ltx", "told_ltx") else [one for one in SIZES if min(one[1:]) > 1]:
             latent = latent_for(vae, size)
             expected = decoded(model, latent)
@@ -168,6 +188,7 @@ def decodes(make: str) -> dict[str, Any]:
         "steps": steps,
         "summaries": summaries,
         "left": dict(left),
+        "odd_strides": sorted(odd),
         "replaced": [name for name, part in model.named_modules() if "forward" in vars(part)],
     }
 

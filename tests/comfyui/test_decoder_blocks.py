@@ -86,6 +86,14 @@ def test_frames_of_all_sizes_are_stocks_while_blocks_are_proven_and_after(
     assert row["replaced"] == []
 
 
+@EVERY_FAMILY
+def test_what_is_convolved_lies_as_a_new_tensor_while_blocks_are_proven_and_after(
+    core: Core, family: str, rows: dict[str, Row]
+) -> None:
+    """Torch asks the strides of axes of one, too, when it takes a kernel: a proof would say nothing of a run."""
+    assert present(rows, core, f"decodes {family}")["odd_strides"] == []
+
+
 @pytest.mark.parametrize("family", ["wan22", "hunyuan15"])
 def test_pieces_of_a_long_clip_are_replaced_once_one_like_them_was_proven(
     core: Core, family: str, rows: dict[str, Row]

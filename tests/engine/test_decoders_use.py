@@ -10,7 +10,7 @@ import torch
 from async_decode import FramePipeline, VideoDecoder, choose_tap
 from async_decode.decoders import faster, use
 from async_decode.decoders.audit import BUDGET, Auditor
-from async_decode.decoders.layout import Layout
+from async_decode.decoders.layout import Layout, channels_last
 from tests.engine.toy import CollectSink
 
 CPU = torch.device("cpu")
@@ -75,6 +75,21 @@ def test_layout_is_made_again(transposed: bool) -> None:
     assert (dressed.stride(), dressed.shape) == (there.stride(), there.shape)
     assert dressed.data_ptr() % 16 == there.data_ptr() % 16
     assert Layout.from_json(Layout.of(there).to_json()) == Layout.of(there)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_channels_last_has_the_strides_of_a_new_tensor_where_an_axis_is_one(frames: int) -> None:
+    """As behind SeedVR2's attention, and behind an upsampling of Wan's: torch takes another kernel for such strides."""
+    clip = torch.rand(frames, 15, 8).transpose(1, 2).reshape(frames, 8, 3, 5)
+    new = torch.empty(1, 8, frames, 3, 5, memory_format=torch.channels_last_3d)
+    attended, upsampled = clip.reshape(1, frames, 8, 3, 5).transpose(1, 2), clip.permute(1, 0, 2, 3).unsqueeze(0)
+    assert upsampled.stride() != new.stride() and (attended.stride() != new.stride()) is (frames == 1)
+
+    for one in (attended, upsampled, new):
+        made = channels_last(one)
+
+        assert made.stride() == new.stride() and torch.equal(made, one)
+        assert made.data_ptr() == one.data_ptr()
 
 
 def test_audits_stay_within_their_budget_and_choose_other_places() -> None:
