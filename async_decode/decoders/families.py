@@ -318,7 +318,8 @@ def _wan_sources(prefix: str = "", decoder: str = "Decoder3d", more: tuple[str, 
 _NEW, _OLD = Variant(trims=True, joins=False, wide=False), Variant(trims=False, joins=True, wide=False)
 _DIFFUSERS = Variant(trims=False, joins=True, wide=True)
 
-#: Families whose blocks are not used yet, by their module, and why. Tests and measurements empty it.
+#: Families whose blocks are not used yet, by their module, and why. Tests and measurements empty it. (Of SeedVR2 the
+#: cause may have been the strides of a single frame, see ``layout.channels_last``; no GPU has seen it since.)
 DOUBTED = {
     "comfy.ldm.seedvr.vae": "SeedVR2's blocks are not used yet: on a GPU they gave other frames where both the height "
     "and the width of the latent are odd"

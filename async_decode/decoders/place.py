@@ -3,7 +3,7 @@
 - *stock*: as if we were not there.
 - *proof*: stock's block makes the result; ours is compared with it.
 - *run*: our block makes the result, in the ways that were proven for just this call.
-- *audit*: ours makes the result, and stock's is compared with it.
+- *audit*: ours makes the result, and stock's is compared with it; so is the first use after a proof.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,10 +21,14 @@ from .fingerprint import Fingerprint
 from .kernels.order import Formula
 from .layout import Layout
 from .operations import Operations, Unsuited
-from .proof import StockNorms, TrialOperations, share_that_differs
+from .proof import StockNorms, TrialOperations, values_that_differ
 from .stopwatch import Stopwatch
 from .verdicts import Verdict, digest
 from .weights import Weights
+
+T = TypeVar("T")
+#: A block's result, and what it keeps.
+Made: TypeAlias = tuple[Tensor, list[Kept]]
 
 
 class Guide(Protocol):
@@ -58,8 +62,20 @@ class Guide(Protocol):
     def ran(self, name: str, verdict: Verdict, *, replaced: bool) -> None:
         """Note who ran a call."""
 
-    def failed_audit(self, name: str, reason: str) -> None:
-        """An audit found a difference: no replacement is used again on this machine.
+    def both_ways(self, name: str, number: int, verdict: Verdict, lies: list[Layout | str | None]) -> bool:
+        """Whether this call is made in both ways: it is audited, or what it gets has not lain so before."""
+
+    def were_equal(self, name: str, verdict: Verdict, lies: list[Layout | str | None]) -> None:
+        """Both ways gave the same bits."""
+
+    def no_room(self, name: str, verdict: Verdict) -> None:
+        """There is no memory for both ways."""
+
+    def note_difference(self, occasion: str, name: str, reason: str) -> None:
+        """Both ways gave other bits: no replacement is used again on this machine, whatever comes next."""
+
+    def failed_audit(self, occasion: str, name: str, reason: str) -> None:
+        """As ``note_difference``, and a warning.
 
         Raises whatever ends the step, where it can be made anew; else stock's result is used, and its code from there.
         """
@@ -141,8 +157,9 @@ class Place:
             return out
         step.poll()
         step.ran(self.name, verdict, replaced=True)
-        if step.audited == f"{self.name}#{number}":
-            return self._audit(step, call, verdict)
+        lies = [Layout.of(one) if isinstance(one, Tensor) else one for one in (call.x, *call.kept)]
+        if step.both_ways(self.name, number, verdict, lies):
+            return self._audit(step, call, verdict, lies)
         operations = Operations(verdict.algorithms, self.weights, self._options(call))
         out, kept = self.block.run(call.x, call.take(), operations)
         call.keep(kept)
@@ -192,30 +209,54 @@ class Place:
         step.note_verdict(key, Verdict(not reason, operations.algorithms, layout, caches, watch.milliseconds, reason))
         return out
 
-    def _audit(self, step: Guide, call: Call, verdict: Verdict) -> Tensor:
+    def _audit(self, step: Guide, call: Call, verdict: Verdict, lies: list[Layout | str | None]) -> Tensor:
         """Ours, compared with stock's, of which no more is in memory meanwhile than what it is computed from."""
-        assert self.block is not None
-        x, kept = call.x, call.take()
+        block, x, kept = self.block, call.x, call.take()
+        assert block is not None
         operations = Operations(verdict.algorithms, self.weights, self._options(call))
 
-        def in_stock() -> tuple[Tensor, list[Kept]]:
+        def in_stock() -> Made:
             return call.in_stock(verdict.x.applied_to(x), in_layouts(list(kept), verdict.caches))
 
-        try:
+        def both() -> tuple[bool, Made]:
             expected = Fingerprint(*in_stock())
-            out, ours_kept = self.block.run(x, list(kept), operations)
-            differs = Fingerprint(out, ours_kept) != expected
-        except torch.cuda.OutOfMemoryError:
-            # There is no room for both ways.
-            out, ours_kept = self.block.run(x, kept, operations)
-            differs = False
-        if differs:
-            stock, stock_kept = in_stock()
-            reason = difference(stock, out, stock_kept, ours_kept) or "stock's own result is another one each time"
-            step.failed_audit(self.name, reason)
-            out, ours_kept = stock, stock_kept
-        call.keep(ours_kept)
-        return out
+            made = block.run(x, list(kept), operations)
+            return Fingerprint(*made) == expected, made
+
+        def counted(ours: Made) -> tuple[str, Made]:
+            stock = in_stock()
+            reason = difference(stock[0], ours[0], stock[1], ours[1])
+            return reason or "stock's own result is another one each time", stock
+
+        compared = if_there_is_room(both)
+        if compared is None:
+            step.no_room(self.name, verdict)
+            made = block.run(x, kept, operations)
+        else:
+            equal, made = compared
+            if equal:
+                step.were_equal(self.name, verdict, lies)
+            else:
+                occasion = "an audit" if lies in verdict.confirmed else "the first use"
+                step.note_difference(occasion, self.name, "its result differs")
+                found = if_there_is_room(lambda: counted(made))
+                # Stock's has room where ours has gone.
+                del compared, made
+                step.failed_audit(occasion, self.name, "its result differs" if found is None else found[0])
+                made = in_stock() if found is None else found[1]
+        call.keep(made[1])
+        return made[0]
+
+
+def if_there_is_room(make: Callable[[], T]) -> T | None:
+    """What ``make`` returns, or ``None``: the device has no memory for it.
+
+    What it was working on has gone then, which an error that is handled would hold.
+    """
+    try:
+        return make()
+    except torch.cuda.OutOfMemoryError:
+        return None
 
 
 def signature_of(forward: Callable[..., Any]) -> inspect.Signature:
@@ -236,14 +277,16 @@ def in_layouts(kept: list[Kept], layouts: list[Layout | str | None]) -> list[Kep
 
 def difference(stock: Tensor, ours: Tensor, stock_kept: list[Kept], ours_kept: list[Kept]) -> str:
     """In which way our result is not stock's, in words; empty where it is."""
-    share = share_that_differs(stock, ours)
-    if share:
-        return f"{share:.2%} of its values differ" if share < 1 else "its result differs"
+    if (stock.shape, stock.dtype) != (ours.shape, ours.dtype):
+        return "its result has another shape or type"
+    count = values_that_differ(stock, ours)
+    if count:
+        return f"{count:,} of its {stock.numel():,} values differ{'s' if count == 1 else ''}"
     for one, other in zip(stock_kept, ours_kept, strict=True):
         if isinstance(one, Tensor) and isinstance(other, Tensor):
-            share = share_that_differs(one, other)
-            if share:
-                return f"{share:.2%} of what it keeps differ"
+            count = values_that_differ(one, other)
+            if count:
+                return f"{count:,} of {one.numel():,} values that it keeps differ{'s' if count == 1 else ''}"
         elif one is not other and one != other:
             return "it keeps something else"
     return ""

@@ -195,17 +195,16 @@ def _are_torchs(flat: Tensor, formula: GroupFormula) -> bool:
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors of one shape and type hold the same bits, all NaNs being equal."""
-    return share_that_differs(a, b) == 0
+    return values_that_differ(a, b) == 0
 
 
-def share_that_differs(a: Tensor, b: Tensor) -> float:
-    """The share of the elements that differ in a bit, all NaNs being equal; 1 where shapes or types differ."""
+def values_that_differ(a: Tensor, b: Tensor) -> int:
+    """How many of the elements differ in a bit, all NaNs being equal; all, where shapes or types differ."""
     if a.shape != b.shape or a.dtype != b.dtype:
-        return 1.0
+        return max(1, a.numel())
     if a.numel() == 0:
-        return 0.0
+        return 0
     bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
-    differ = 0
     axis = max(range(a.ndim), key=lambda one: a.shape[one]) if a.ndim else 0
     step = max(1, _PART * a.shape[axis] // a.numel()) if a.ndim else 1
     counts = []
@@ -214,5 +213,4 @@ def share_that_differs(a: Tensor, b: Tensor) -> float:
         if a.is_floating_point():
             wrong &= ~(first.isnan() & second.isnan())
         counts.append(wrong.sum())
-    differ = int(torch.stack(counts).sum())
-    return differ / a.numel()
+    return int(torch.stack(counts).sum())

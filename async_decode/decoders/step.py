@@ -42,6 +42,9 @@ class Tally:
         #: Why a place ran stock's code, by its name.
         self.reasons: dict[str, str] = {}
         self.places: set[str] = set()
+        #: Places that were used in a new way: with the same bits in both ways, or without room for both.
+        self.confirmed: set[str] = set()
+        self.unconfirmed: set[str] = set()
 
 
 class Step:
@@ -223,15 +226,43 @@ class Step:
         elif verdict.reason:
             self.tally.reasons[name] = verdict.reason
 
-    def failed_audit(self, name: str, reason: str) -> None:
-        """An audit found a difference: no replacement is used again on this machine.
+    def both_ways(self, name: str, number: int, verdict: Verdict, lies: list[Layout | str | None]) -> bool:
+        """Whether this call is made in both ways: it is audited, or what it gets has not lain so before.
+
+        Args:
+            name, number: of the call.
+            verdict: of it.
+            lies: layouts of what it gets, as it is and not as it would be in stock.
+        """
+        first = lies not in verdict.confirmed and not verdict.no_room
+        return first or self.audited == f"{name}#{number}"
+
+    def were_equal(self, name: str, verdict: Verdict, lies: list[Layout | str | None]) -> None:
+        """Both ways gave the same bits."""
+        if lies not in verdict.confirmed:
+            verdict.confirmed.append(lies)
+            self.verdicts.changed = True
+            self.tally.confirmed.add(name)
+
+    def no_room(self, name: str, verdict: Verdict) -> None:
+        """There is no memory for both ways: not tried again in this run."""
+        verdict.no_room = True
+        self.tally.unconfirmed.add(name)
+
+    def note_difference(self, occasion: str, name: str, reason: str) -> None:
+        """Both ways gave other bits: no replacement is used again on this machine, whatever comes next."""
+        self.verdicts.rule_out(f"{occasion} of {name} failed: {reason}")
+
+    def failed_audit(self, occasion: str, name: str, reason: str) -> None:
+        """As ``note_difference``, and a warning.
+
+        All replacements are out, not this place's: they share their code and what torch decides, and of the others this
+        run knows no more than it knew of this one.
 
         Raises:
             Again: the step is made anew, by stock's code.
         """
-        self.verdicts.out = f"an audit of {name} failed: {reason}"
-        self.verdicts.changed = True
-        self.verdicts.save()
+        self.note_difference(occasion, name, reason)
         made = "The step was made anew by stock's decoder, which is used from now on"
         if self._history is None:
             made = "Stock's result was used, and stock's decoder from there on"

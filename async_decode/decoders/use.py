@@ -58,6 +58,10 @@ class DecoderUse:
         if tally.all:
             told.append(f"{tally.replaced / tally.all:.0%} of the blocks' time in proven kernels")
             told.append(f"{len(tally.places)} places, {auditor.audited} audited")
+        if tally.confirmed:
+            told.append(f"{len(tally.confirmed)} were used in a new way, and confirmed")
+        if tally.unconfirmed:
+            told.append(f"of {len(tally.unconfirmed)} there was no memory for computing them in both ways")
         if tally.proven_steps:
             told.append(f"{tally.proven_steps} of {tally.steps} steps were stock's, to prove them")
         left = {name: why for name, why in tally.reasons.items() if why != "left as it is"}

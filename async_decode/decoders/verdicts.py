@@ -27,6 +27,8 @@ from .operations import Algorithms
 _FORM = 1
 #: Settings of torch's that decide which kernels it takes.
 _SETTINGS = ("enabled", "benchmark", "deterministic", "allow_tf32")
+#: Why replacements are out, by files that could not be written.
+_OUT: dict[Path, str] = {}
 
 
 @dataclass
@@ -40,6 +42,10 @@ class Verdict:
         caches: of what it has kept, or a word, or ``None``.
         milliseconds: what stock's block took.
         reason: why it is not proven.
+        confirmed: how what it got lay, each time that it was used so for the first time and stock's code gave the same.
+            A proof is made of stock's own tensors. What a replaced neighbour hands on lies elsewhere, and torch asks
+            addresses and strides which kernel it takes.
+        no_room: in this run there was no memory for computing it in both ways.
     """
 
     proven: bool
@@ -48,6 +54,8 @@ class Verdict:
     caches: list[Layout | str | None]
     milliseconds: float
     reason: str = ""
+    confirmed: list[list[Layout | str | None]] = field(default_factory=list)
+    no_room: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As plain types."""
@@ -57,9 +65,10 @@ class Verdict:
             "norm_layouts": [layout.to_json() for layout in self.algorithms.norm_layouts],
             "convs": self.algorithms.convs,
             "x": self.x.to_json(),
-            "caches": [one.to_json() if isinstance(one, Layout) else one for one in self.caches],
+            "caches": _told(self.caches),
             "milliseconds": self.milliseconds,
             "reason": self.reason,
+            "confirmed": [_told(lies) for lies in self.confirmed],
         }
 
     @classmethod
@@ -75,10 +84,19 @@ class Verdict:
                 [str(way) for way in told["convs"]],
             ),
             x=Layout.from_json(told["x"]),
-            caches=[Layout.from_json(one) if isinstance(one, list) else one for one in told["caches"]],
+            caches=_heard(told["caches"]),
             milliseconds=float(told["milliseconds"]),
             reason=str(told["reason"]),
+            confirmed=[_heard(lies) for lies in told["confirmed"]],
         )
+
+
+def _told(lies: list[Layout | str | None]) -> list[Any]:
+    return [one.to_json() if isinstance(one, Layout) else one for one in lies]
+
+
+def _heard(told: list[Any]) -> list[Layout | str | None]:
+    return [Layout.from_json(one) if isinstance(one, list) else one for one in told]
 
 
 @dataclass
@@ -126,6 +144,7 @@ class Verdicts:
             # Whatever is wrong with the file, it is as if there were none.
             with contextlib.suppress(Exception):
                 self._read(json.loads(self._path.read_text(encoding="utf-8")))
+            self.out = self.out or _OUT.get(self._path, "")
 
     def _read(self, told: dict[str, Any]) -> None:
         body = told["body"]
@@ -136,6 +155,13 @@ class Verdicts:
         if any(key not in verdicts for step in steps.values() for key in step.calls.values()):
             raise ValueError("a step without its verdicts")
         self.verdicts, self.steps, self.out = verdicts, steps, str(body["out"])
+
+    def rule_out(self, reason: str) -> None:
+        """The replacements are out for good, by the file, or, where the disk does not take it, for this process."""
+        self.out, self.changed = reason, True
+        self.save()
+        if self._path is not None and self.changed:
+            _OUT[self._path] = reason
 
     def save(self) -> None:
         """Write the file, whole or not at all; a disk that does not take it is no error."""

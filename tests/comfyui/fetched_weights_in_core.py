@@ -99,7 +99,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def decodes(make: str, how: str, memory: Any) -> dict[str, Any]:
-    """Stock's decode beside ours while it proves itself and ours when it has; and what was fetched in each."""
+    """Stock's decode beside ours while it proves itself, is confirmed and has been; and what was fetched in each."""
     import torch
     from card_stand_in import is_elsewhere
 
@@ -113,6 +113,8 @@ def decodes(make: str, how: str, memory: Any) -> dict[str, Any]:
         with faster(model, device=latent.device) as use:
             first = model.decode(latent)
             kept_first = use._step.places[0].weights.nbytes
+            # What is used for the first time is computed in both ways.
+            confirmed = model.decode(latent)
             with fetches.of(model) as ours:
                 second = model.decode(latent)
             kept = use._step.places[0].weights.nbytes
@@ -121,7 +123,7 @@ def decodes(make: str, how: str, memory: Any) -> dict[str, Any]:
         after = model.decode(latent)
     reasons = Counter(one.reason for one in steps.verdicts.values() if not one.proven)
     return {
-        "equal": [same(frames, expected) for frames in (first, second, after)],
+        "equal": [same(frames, expected) for frames in (first, confirmed, second, after)],
         "elsewhere": len({name for name, _ in stock if is_elsewhere(model.get_submodule(name))}),
         "left": dict(reasons),
         "proven": sum(one.proven for one in steps.verdicts.values()),

@@ -131,6 +131,26 @@ def stale() -> Iterator[None]:
 
 
 @contextmanager
+def neighbours() -> Iterator[None]:
+    """A block that flips a bit where what it gets lies as a replaced block hands it on, and not as stock's does."""
+    import torch
+
+    with ExitStack() as stack:
+        for file in ("hunyuan", "seedvr", "ltx"):
+            kind = pack_module(f"{DECODERS}.{file}").ResidualBlock
+
+            def run(self: Any, x: Any, *rest: Any, used: Any = kind.run) -> Any:
+                out, kept = used(self, x, *rest)
+                if x.stride(1) == 1 and out.shape[2]:
+                    calls["neighbours"] += 1
+                    out.view(torch.int16)[0, 0, -1, 0, 0] ^= 1
+                return out, kept
+
+            stack.enter_context(mock.patch.object(kind, "run", run))
+        yield
+
+
+@contextmanager
 def later() -> Iterator[None]:
     """A sum of which one bit is wrong, in a call that is audited and all those behind it."""
     import torch
@@ -153,7 +173,7 @@ def later() -> Iterator[None]:
 
 
 SABOTAGE: dict[str, Callable[[], AbstractContextManager[None]]] = {
-    one.__name__: one for one in (honest, order, once, stale, later)
+    one.__name__: one for one in (honest, order, once, stale, neighbours, later)
 }
 
 
@@ -190,7 +210,7 @@ def orders_of(algorithms: Any) -> Iterator[str]:
 
 
 def tried(sabotage: str, make: str, vae: Any, latent: Any, expected: Any, *, compared: bool) -> dict[str, Any]:
-    """A clip twice: while blocks are proven, and with what was; of what goes wrong later, once more."""
+    """A clip while blocks are proven, and with what was; of what goes wrong in its first use or later, once more."""
     faster, auditor = pack_module(DECODERS).faster, pack_module(f"{DECODERS}.audit").Auditor
     model, equal, warnings = vae.first_stage_model, [], []
     calls.clear()
@@ -207,9 +227,10 @@ def tried(sabotage: str, make: str, vae: Any, latent: Any, expected: Any, *, com
     with TemporaryDirectory() as folder, nullcontext() if compared else nobody_compares(sabotage == "order"):
         if sabotage != "later":
             with SABOTAGE[sabotage]():
-                clip(folder)
-                use = clip(folder)
+                for _ in range(3 if sabotage == "neighbours" else 2):
+                    use = clip(folder)
         else:
+            clip(folder)
             use = clip(folder)
             with SABOTAGE[sabotage]():
                 clip(folder, audits_of(use, max(1, use._step.tally.steps - 1)))

@@ -214,7 +214,8 @@ class Suite:
         settings, saving = self._options.settings.for_saving(self._options.one_saving), self._options.one_saving
         runs = []
         for title, depth in (("sequential", 1), ("asynchronous", settings.buffer_depth)):
-            for _warm_up in (True, False):
+            # The faster decoder proves itself in the first one, and is compared once more in its first use.
+            for _ in range(3):
                 with tempfile.TemporaryDirectory(dir=self._options.scratch) as folder:
                     pipeline = asynchronous(
                         workload, [saving.sink(Path(folder), "timeline")], replace(settings, buffer_depth=depth)

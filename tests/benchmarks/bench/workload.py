@@ -117,8 +117,8 @@ class Workload:
     Attributes:
         latent: the frozen latent, on the device.
         stock: the way without this package.
-        verdicts: where the faster decoder keeps what it has proven, as long as this lives: a warm-up proves, and the
-            runs that are timed are as any but the first of a size is for a user.
+        verdicts: where the faster decoder keeps what it has proven, as long as this lives: the first warm-up proves,
+            the next one confirms, and the runs that are timed are as any but the first two of a size are for a user.
 
     Raises:
         ValueError: there is no such model, or the size is none that it can decode to.
