@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -228,7 +229,8 @@ def test_difference_is_noted_though_there_is_no_room_for_stocks_result_again(
     if not anew:
         # As where the cache was parked in host memory in between.
         monkeypatch.setattr(step, "note", lambda *_: None)
-    in_stock, rule_out, left = Cached.in_stock, Verdicts.rule_out, {"times": 0}
+    in_stock, rule_out, run, left = Cached.in_stock, Verdicts.rule_out, wan.ResidualBlock.run, {"times": 0}
+    ours: list[weakref.ref[Tensor]] = []
 
     def ruled_out(self: Verdicts, reason: str) -> None:
         if not self.out:
@@ -238,9 +240,17 @@ def test_difference_is_noted_though_there_is_no_room_for_stocks_result_again(
     def cramped(self: Cached, x: Tensor, kept: list[Any]) -> Any:
         if left["times"]:
             left["times"] -= 1
+            held.append(ours[-1]() is not None)
             no_room()
         return in_stock(self, x, kept)
 
+    def noted(*call: Any) -> Any:
+        out, keeps = run(*call)
+        ours.append(weakref.ref(out))
+        return out, keeps
+
+    held: list[bool] = []
+    monkeypatch.setattr(wan.ResidualBlock, "run", noted)
     monkeypatch.setattr(Verdicts, "rule_out", ruled_out)
     monkeypatch.setattr(Cached, "in_stock", cramped)
 
@@ -252,6 +262,30 @@ def test_difference_is_noted_though_there_is_no_room_for_stocks_result_again(
         assert same(frames, expected)
         assert len(use.warnings) == 1 and "its result differs" in use.warnings[0]
     assert "the first use of" in told(tmp_path)["out"]
+    # In the second attempt, which steps that are made anew do not need, ours is not in memory.
+    assert held == [True, False][: 2 if times == 2 and not anew else 1]
+
+
+def test_difference_is_noted_before_anything_else_can_go_wrong(
+    vae: Any, wrong: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong(of_neighbours)
+    in_stock, rule_out = Cached.in_stock, Verdicts.rule_out
+    found: list[str] = []
+    monkeypatch.setattr(Verdicts, "rule_out", lambda self, reason: (found.append(reason), rule_out(self, reason))[1])
+
+    def interrupted(self: Cached, x: Tensor, kept: list[Any]) -> Any:
+        if found:
+            # What follows in this process is not to be counted on.
+            monkeypatch.setattr(Verdicts, "save", lambda _self: None)
+            raise KeyboardInterrupt
+        return in_stock(self, x, kept)
+
+    monkeypatch.setattr(Cached, "in_stock", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        decoded(vae, latent_of(), tmp_path)
+    assert told(tmp_path)["out"] == found[0] != ""
 
 
 def test_difference_is_remembered_where_the_disk_takes_nothing(
