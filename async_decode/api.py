@@ -56,6 +56,7 @@ def decode(
     overwrite: bool = False,
     finish: Finish | Literal["diffusers"] | None = None,
     decoder: Mode = "auto",
+    spool_gb: float = 0,
     on_progress: Callable[[int, int | None], None] | None = None,
 ) -> Result:
     """Decode ``latents``, and write the frames while the next ones are decoded.
@@ -100,6 +101,8 @@ def decode(
             machine to give the same bits; what was proven is kept in the user's cache folder (``cache_folder``).
             ``"stock"``: nothing is replaced. ``Result.report.decoder`` says what was done, and why. Default:
             ``"auto"``.
+        spool_gb: disk space, in GB next to the files, for frames that wait for a writer that is slower than the VAE,
+            packed without any loss: the VAE is done earlier. Default: ``0``, it waits.
         on_progress: called with the frames that are written and all that there will be (``None`` where nobody knows),
             in this thread; what it raises ends the run. Default: ``None``.
 
@@ -137,6 +140,7 @@ def decode(
         convert_on_device=convert_on_device,
         metadata=metadata,
         overwrite=overwrite,
+        spool_gb=spool_gb,
     )
     sinks = sinks_for(to, options, gpu=source.device.type == "cuda")
     return decode_into(
@@ -147,6 +151,7 @@ def decode(
         chunk_size=chunk_size,
         buffer_depth=buffer_depth,
         decoder=decoder,
+        spool=options.spool,
         on_progress=on_progress,
     )
 

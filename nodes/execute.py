@@ -55,6 +55,7 @@ async def decode(
     files: FilesShown = lambda _: {},
     notes: Sequence[str] = (),
     finish: str = background.WITH_THE_NODE,
+    spool: int = 0,
     saved_as: SavedAs | None = None,
 ) -> Executed:
     """Decode ``latent`` into ``sinks``; return when all of them have closed, or when the device has done its part.
@@ -72,6 +73,7 @@ async def decode(
         notes: what the report is to say beside its own warnings.
         finish: when to return, one of ``background.FINISH``. An IMAGE is whole when the node returns, so that with
             ``output_images`` it returns with its files.
+        spool: disk space, in bytes, for frames that wait for their files.
         saved_as: how the files are saved, for what is remembered of earlier runs.
 
     Raises:
@@ -98,6 +100,7 @@ async def decode(
         device=vae.device,
         finish=vae_side.output_of(vae),
         backlog=background.BACKLOG if later else 0,
+        spool=spool,
     )
     node_run.pipeline.warnings.extend(notes)
     ring_bytes = _ring_bytes(vae, latent, sinks, chunk_size, buffer_depth)
@@ -144,6 +147,7 @@ async def save_images(
     files: FilesShown,
     notes: Sequence[str] = (),
     finish: str = background.WITH_THE_NODE,
+    spool: int = 0,
     saved_as: SavedAs | None = None,
 ) -> Executed:
     """Hand frames that are there already to ``sinks``, a few at a time; return when all of them have closed.
@@ -156,6 +160,7 @@ async def save_images(
         files: what the node shows of its files.
         notes: what the report is to say beside its own warnings.
         finish: when to return, one of ``background.FINISH``.
+        spool: as of ``decode``.
         saved_as: as of ``decode``.
 
     Returns:
@@ -170,11 +175,14 @@ async def save_images(
     node_run = NodeRun(
         sinks,
         saved_as,
+        # Until the node returns it looks itself, and this is another thread.
+        poll=lambda: node_run.poll_alone(),
         chunk_size=chunk_size,
         buffer_depth=buffer_depth,
         device=images.device,
         finish=FinishedFrames(),
         backlog=background.BACKLOG if later else 0,
+        spool=spool,
         total_frames=images.shape[0],
         decoding=Decoding("images", exact=True, bounded=True),
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
+from ..async_decode.sinks.spool import spool_bytes
 from . import execute, frame_files, inputs, saving
 from .background import WITH_THE_NODE, finish_input
 
@@ -24,7 +25,7 @@ class AsyncSaveFrames(io.ComfyNode):
                 *inputs.images_inputs(),
                 *frame_files.inputs(),
                 *inputs.images_ring_inputs(),
-                *inputs.advanced([*frame_files.further_inputs(), finish_input()]),
+                *inputs.advanced([*frame_files.further_inputs(), finish_input(), saving.spool_input()]),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="The frames, as they came in.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -50,6 +51,7 @@ class AsyncSaveFrames(io.ComfyNode):
         input_color_space: str,
         writers: int,
         finish: str = WITH_THE_NODE,
+        spool_gb: float = 0.0,
     ) -> io.NodeOutput:
         inputs.check_images(images)
         _, height, width, _ = images.shape
@@ -62,6 +64,7 @@ class AsyncSaveFrames(io.ComfyNode):
             buffer_depth=buffer_depth,
             files=files.ui,
             finish=finish,
+            spool=spool_bytes(spool_gb),
             saved_as=files.saved_as,
         )
         return io.NodeOutput(images, ui=result.ui)

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
+from ..async_decode.sinks.spool import spool_bytes
 from . import execute, inputs, saving, video_files
 from .background import WITH_THE_NODE, finish_input
 
@@ -24,7 +25,7 @@ class AsyncSaveVideo(io.ComfyNode):
                 *inputs.images_inputs(),
                 *video_files.inputs(),
                 *inputs.images_ring_inputs(),
-                *inputs.advanced([*video_files.further_inputs(), finish_input()]),
+                *inputs.advanced([*video_files.further_inputs(), finish_input(), saving.spool_input()]),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The video, backed by the file."),
@@ -58,6 +59,7 @@ class AsyncSaveVideo(io.ComfyNode):
         buffer_depth: int,
         filename_prefix: str,
         finish: str = WITH_THE_NODE,
+        spool_gb: float = 0.0,
         **options: Any,
     ) -> io.NodeOutput:
         inputs.check_images(images)
@@ -71,6 +73,7 @@ class AsyncSaveVideo(io.ComfyNode):
             files=file.ui,
             notes=file.notes,
             finish=finish,
+            spool=spool_bytes(spool_gb),
             saved_as=file.saved_as,
         )
         return io.NodeOutput(file.video(result.later), images, ui=result.ui)

@@ -114,6 +114,11 @@ class NodeRun:
             None if image is None else ("JPEG", image if image.mode == "L" else image.convert("RGB"), max(image.size)),
         )
 
+    def poll_alone(self) -> None:
+        """Raise what should end a run whose node has returned; before that, nothing."""
+        if self._has_returned:
+            self.poll()
+
     async def wait_or_leave(
         self, closing: Future[None], held: contextlib.ExitStack | None, files: FilesShown
     ) -> background.BackgroundRun | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
+from ..async_decode.sinks.spool import spool_bytes
 from . import execute, frame_files, inputs, saving
 from .background import WITH_THE_NODE, finish_input
 from .image_output import is_connected, output_images_input
@@ -37,6 +38,7 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
                         *tiling_inputs(),
                         inputs.decoder_input(),
                         finish_input(),
+                        saving.spool_input(),
                     ]
                 ),
             ],
@@ -78,6 +80,7 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
         temporal_overlap: int = 8,
         decoder: str = "auto",
         finish: str = WITH_THE_NODE,
+        spool_gb: float = 0.0,
     ) -> io.NodeOutput:
         check_vae(vae)
         tiling = tiling_of(vae, tile_size, overlap, temporal_size, temporal_overlap)
@@ -95,6 +98,7 @@ class AsyncVAEDecodeSaveFrames(io.ComfyNode):
             decoder=decoder,
             files=files.ui,
             finish=finish,
+            spool=spool_bytes(spool_gb),
             saved_as=files.saved_as,
         )
         return io.NodeOutput(result.images, ui=result.ui)

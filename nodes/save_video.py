@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
+from ..async_decode.sinks.spool import spool_bytes
 from . import execute, inputs, saving, video_files
 from .background import WITH_THE_NODE, finish_input
 from .image_output import is_connected, output_images_input
@@ -37,6 +38,7 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
                         *tiling_inputs(),
                         inputs.decoder_input(),
                         finish_input(),
+                        saving.spool_input(),
                     ]
                 ),
             ],
@@ -86,6 +88,7 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
         temporal_overlap: int = 8,
         decoder: str = "auto",
         finish: str = WITH_THE_NODE,
+        spool_gb: float = 0.0,
         **options: Any,
     ) -> io.NodeOutput:
         check_vae(vae)
@@ -106,6 +109,7 @@ class AsyncVAEDecodeSaveVideo(io.ComfyNode):
             files=file.ui,
             notes=[*file.notes, *clips_note(vae, latent)],
             finish=finish,
+            spool=spool_bytes(spool_gb),
             saved_as=file.saved_as,
         )
         return io.NodeOutput(file.video(result.later), result.images, ui=result.ui)

@@ -17,6 +17,8 @@ from ..async_decode.sinks.files import OutputNames
 
 #: Save Image's, for those who delete what is in the widget.
 DEFAULT_PREFIX = "ComfyUI"
+#: The largest spool that can be asked for.
+MOST_SPOOL_GB = 10_000.0
 
 
 def filename_prefix_input(default: str) -> io.Input:
@@ -26,6 +28,22 @@ def filename_prefix_input(default: str) -> io.Input:
         default=default,
         tooltip="The prefix of the file to save, folders inside the output folder included. It may hold what Save "
         "Image's prefix may, such as %date:yyyy-MM-dd% or %Empty Latent Image.width%.",
+    )
+
+
+def spool_input() -> io.Input:
+    """How much may wait on disk; every saving node has it."""
+    return io.Float.Input(
+        "spool_gb",
+        default=0.0,
+        min=0.0,
+        max=MOST_SPOOL_GB,
+        step=0.5,
+        optional=True,
+        tooltip="Disk space in GB, next to the files, for frames that a slow encoder has no time for yet: decoding "
+        "does not wait for it, and the GPU is free earlier. The frames are packed without loss and are gone from the "
+        "disk when they are saved; 1 GB of the disk stays free. Most useful with finish in the background. 0: none; "
+        "decoding waits when the memory for frames is full.",
     )
 
 

@@ -20,7 +20,7 @@ from ..errors import AsyncDecodeError
 from ..pipeline import MAX_BUFFER_DEPTH, MAX_CHUNK_SIZE
 from ..sinks.paths import IMAGE_NAMES, VIDEO_NAMES
 from ..sinks.sound_files import read_sound
-from .options import a_device, frames_a_second, in_flags, whole_number
+from .options import a_device, frames_a_second, gigabytes, in_flags, whole_number
 
 #: What a run ends with when a clip has no file.
 SOME_FAILED = 3
@@ -78,6 +78,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--compression", type=whole_number(0, 9), help="of png, tiff and exr, 0 to 9 (default 4)")
     add("--color-space", choices=("sRGB", "HDR", "linear"), default="sRGB", help="what the frames are, for exr")
     add("--writers", type=whole_number(1, 64), help="threads that write images (default: automatic)")
+    add(
+        "--spool-gb",
+        type=gigabytes,
+        default=0,
+        metavar="GB",
+        help="disk space next to the files for frames that wait for a slower writer, packed without loss (%(default)s)",
+    )
     add("--sound", metavar="WAV", help="a sound for every video, .wav")
     add("--trim-to-sound", action="store_true", help="end videos with their sound")
     add("--ping-pong", action="store_true", help="play videos backwards too")
@@ -149,6 +156,7 @@ def _options(options: argparse.Namespace) -> Options:
         ping_pong=options.ping_pong,
         repeats=options.loops,
         overwrite=options.overwrite,
+        spool_gb=options.spool_gb,
     )
 
 

@@ -31,6 +31,17 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def gigabytes(text: str) -> float:
+    """The type of an option that takes disk space in GB."""
+    try:
+        size = float(text)
+    except ValueError:
+        size = math.nan
+    if not 0 <= size < math.inf:
+        raise argparse.ArgumentTypeError(f"expected 0 or more GB, got {text}")
+    return size
+
+
 def frames_a_second(text: str) -> float | Fraction:
     """The type of an option that takes a frame rate: 24, 23.976 or 30000/1001."""
     try:

@@ -69,6 +69,7 @@ def decode_clip(
                 chunk_size=chunk_size,
                 buffer_depth=buffer_depth,
                 decoder=decoder,
+                spool=options.spool,
                 on_progress=on_progress,
             )
             place.finish(result.files, overwrite=options.overwrite)

@@ -98,6 +98,8 @@ def decode_many(
     if ray is not None and device is not None:
         raise DecodeError(f"device: on a cluster each process takes the GPU that Ray gives it, got device={device}")
     options = options if options is not None else Options()
+    # Raises, if it is no size.
+    _ = options.spool
     place = vae if isinstance(vae, VAEPlace) else VAEPlace(path=vae, chunk_size=chunk_size)
     place.check()
     given = [latents] if isinstance(latents, str | os.PathLike) else list(latents)
@@ -192,7 +194,11 @@ def _lines(
 
 def _inputs(place: VAEPlace, options: Options) -> str:
     """A hash of the VAE and of all options that change the files."""
-    facts = {name: _jsonable(value) for name, value in vars(options).items() if name not in ("overwrite", "writers")}
+    facts = {
+        name: _jsonable(value)
+        for name, value in vars(options).items()
+        if name not in ("overwrite", "writers", "spool_gb")
+    }
     if options.sound is not None:
         facts["sound"] = hashlib.sha256(options.sound.samples.tobytes()).hexdigest()
     text = json.dumps([place.fingerprint(), sorted(facts.items())])

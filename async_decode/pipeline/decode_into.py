@@ -62,6 +62,7 @@ def decode_into(
     chunk_size: int = 4,
     buffer_depth: int = 3,
     decoder: Mode = "auto",
+    spool: int = 0,
     on_progress: Callable[[int, int | None], None] | None = None,
 ) -> Result:
     """Decode ``latent`` through ``tap`` into ``sinks``; return when all of them have closed.
@@ -74,6 +75,7 @@ def decode_into(
         chunk_size: as of ``FramePipeline``. Default 4.
         buffer_depth: as of ``FramePipeline``. Default 3.
         decoder: as of ``FramePipeline.decode``. Default ``"auto"``.
+        spool: as of ``FramePipeline``. Default 0.
         on_progress: as of ``async_decode.decode``. Default ``None``: nothing.
 
     Returns:
@@ -98,6 +100,7 @@ def decode_into(
         device=device,
         finish=finish,
         poll=poll,
+        spool=spool,
     )
     with current_device(device), pipeline:
         pipeline.decode(tap, latent, decoder=decoder, verdicts=cache_folder())

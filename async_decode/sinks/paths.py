@@ -20,6 +20,7 @@ from .image.deep import Png16Encoder, TiffEncoder
 from .image.exr import ExrEncoder
 from .image.files import ImageFilesSink
 from .image.formats import ImageEncoder, JpegEncoder, PngEncoder, WebpEncoder
+from .spool import spool_bytes
 from .tensor import TensorSink
 from .video.catalogue import VIDEO_FORMATS
 from .video.format import VideoFormat
@@ -53,6 +54,8 @@ class Options:
         convert_on_device: convert to a video's own colours on the device. Default: ``None``, where that is a GPU.
         metadata: text by key, for the files' tags. Default: ``None``.
         overwrite: replace files that are there. Default: ``False``.
+        spool_gb: disk space, in GB next to the files, for frames that wait for a writer that is slower than the VAE.
+            Default: ``0``.
     """
 
     fps: float | Fraction | None = None
@@ -69,6 +72,16 @@ class Options:
     convert_on_device: bool | None = None
     metadata: Mapping[str, str] | None = None
     overwrite: bool = False
+    spool_gb: float = 0
+
+    @property
+    def spool(self) -> int:
+        """``spool_gb`` in bytes.
+
+        Raises:
+            SinkError: it is no size.
+        """
+        return spool_bytes(self.spool_gb)
 
     def given(self) -> set[str]:
         """Names of the options that say something else than their default."""

@@ -8,15 +8,18 @@ disk would not take, stays where it was, in the memory of the ring: the decoder 
 from __future__ import annotations
 
 import functools
+import math
 import shutil
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 
+from ..errors import SinkError
 from ..frames import FrameArray
 from ..spans import Recorder, Span, Stage
 from .cores import usable_cores
@@ -31,6 +34,17 @@ LEFT_FREE = 1 << 30
 _STRIP = 2 << 20
 #: Files of the spool, and the least size of one in bytes: a file is given back as a whole, once it has been read.
 _FILES, _LEAST_FILE = 64, 16 << 20
+
+
+def spool_bytes(spool_gb: float) -> int:
+    """The size of a spool that somebody has asked for in GB (10^9 bytes).
+
+    Raises:
+        SinkError: it is none.
+    """
+    if not isinstance(spool_gb, Real) or not 0 <= spool_gb < math.inf:
+        raise SinkError(f"spool_gb: expected 0 or more GB, got {spool_gb!r}")
+    return int(spool_gb * 1e9)
 
 
 @dataclass(eq=False)

@@ -13,7 +13,7 @@ from async_decode.sinks import VIDEO_FORMATS
 if TYPE_CHECKING:
     from tests.browser.front_end import FrontEnd, Renderer
 
-WITHOUT_FORMAT = {"chunk_size", "buffer_depth", "filename_prefix", "format", "writers", "finish"}
+WITHOUT_FORMAT = {"chunk_size", "buffer_depth", "filename_prefix", "format", "writers", "finish", "spool_gb"}
 FORMATS = {
     "png": {"compression"},
     "png 16-bit": {"compression"},

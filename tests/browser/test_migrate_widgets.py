@@ -73,7 +73,7 @@ FORMER: dict[str, dict[str, Any]] = {
 }
 
 #: Widgets that came after the order had changed, with their defaults.
-LATER = {"decoder": "auto", "finish": "with the node"}
+LATER = {"decoder": "auto", "finish": "with the node", "spool_gb": 0}
 
 
 def values_of(front_end: FrontEnd, node: str) -> dict[str, Any]:
@@ -151,6 +151,20 @@ def test_todays_values_are_left_alone(front_end: FrontEnd) -> None:
     front_end.load(front_end.workflow())
 
     assert values_of(front_end, node) == given
+
+
+@pytest.mark.parametrize("node_type", FORMER)
+def test_a_workflow_of_the_time_before_the_last_widget_came(front_end: FrontEnd, node_type: str) -> None:
+    node = front_end.add(node_type, **FORMER[node_type], finish="in the background", spool_gb=7)
+    workflow = front_end.workflow()
+    (saved,) = workflow["nodes"]
+    assert saved["widgets_values"].pop() == 7
+    saved.get("widgets_values_named", {}).pop("spool_gb", None)
+
+    front_end.load(workflow)
+
+    assert values_of(front_end, node) == {**FORMER[node_type], "finish": "in the background"}
+    assert front_end.widget(node, "spool_gb") == 0
 
 
 def test_a_rate_keeps_its_digits_and_goes_in_whole_frames(front_end: FrontEnd) -> None:

@@ -264,6 +264,25 @@ def test_encoders_that_hang_are_cut_short_and_make_room(
     check_usable(own_client, own_ffmpeg, models)
 
 
+def test_frames_that_are_there_already_are_cut_short_too(
+    own_client: Client, own_ffmpeg: Server, encoders: Encoders
+) -> None:
+    encoders.go()
+    encoders.hang(taken=5 * 24 * 16 * 3)
+    own_client.post("/probe/patience/3", {})
+    prompt = Prompt()
+    images = prompt.add("TestImages", shape="9,16,24,3", seed=4, dtype="float32", layout="contiguous")
+    node = own_client.add(prompt, "AsyncSaveVideo", images=images, filename_prefix="hung/given", **BACKGROUND)
+    result = own_client.run(prompt)
+    own_client.post("/probe/patience/60", {})
+
+    told = own_client.events.wait(FAILED, run=run_of(result, node)).data
+
+    assert told["message"].startswith("it got no further for 3 s, and was ended")
+    assert probe(own_ffmpeg.output / "hung" / "given_00001_cut-short.mp4").frames == 5
+    wait_for_end(own_ffmpeg)
+
+
 def test_an_interrupt_ends_the_prompt_that_runs_and_not_the_file_of_another(
     own_client: Client, own_ffmpeg: Server, encoders: Encoders, models: Models
 ) -> None:

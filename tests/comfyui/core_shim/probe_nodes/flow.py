@@ -52,6 +52,17 @@ async def set_grace(request: web.Request) -> web.Response:
     return web.Response()
 
 
+@PromptServer.instance.routes.post("/probe/memory/{size}")
+async def set_memory(request: web.Request) -> web.Response:
+    """Memory, in bytes, for frames that wait for a file, beside the ring: small clips would never be put on disk."""
+    size = int(request.match_info["size"])
+    for end, constant in ((".nodes.background", "BACKLOG"), (".async_decode.sinks.spooled", "AT_HAND")):
+        (module,) = [found for name, found in sys.modules.items() if name.endswith(end)]
+        assert hasattr(module, constant)
+        setattr(module, constant, size)
+    return web.Response()
+
+
 @PromptServer.instance.routes.post("/probe/exec")
 async def become_another_process(request: web.Request) -> web.Response:
     """What ComfyUI-Manager's restart does, but that the process which takes this one's place ends at once."""
