@@ -72,6 +72,21 @@ def frames_of(vae: Any) -> Callable[[int], int] | None:
     return lambda latents: ratio * (latents - 1) + 1
 
 
+def check_num_frames(vae: Any, latent: Tensor, num_frames: int) -> None:
+    """See whether ``num_frames`` makes sense for this VAE and this latent.
+
+    Raises:
+        DecodeError: it does not.
+    """
+    if not _wants_num_frames(vae):
+        raise DecodeError(
+            f"num_frames: {type(vae).__name__} decodes all frames of its latents; leave it out (it is for the VAE of "
+            "Stable Video Diffusion, whose clips follow each other in one batch)"
+        )
+    if not isinstance(num_frames, int) or num_frames < 1 or latent.shape[0] % num_frames:
+        raise DecodeError(f"num_frames: expected a divisor of {latent.shape[0]} latents, got {num_frames!r}")
+
+
 def decoder_of(vae: Any, *, num_frames: int | None = None) -> VideoDecoder:
     """``vae`` as the taps take it.
 
@@ -83,8 +98,6 @@ def decoder_of(vae: Any, *, num_frames: int | None = None) -> VideoDecoder:
 
     def decode(latent: Tensor) -> Tensor:
         more = {"num_frames": num_frames or latent.shape[0]} if _wants_num_frames(vae) else {}
-        if num_frames is not None and more and latent.shape[0] % num_frames:
-            raise DecodeError(f"num_frames: expected a divisor of {latent.shape[0]} latents, got {num_frames}")
         with _without_past(vae):
             pixels: Tensor = vae.decode(latent, **more).sample
         # Allegro's gives (N, T, C, H, W), and its pipeline turns that round.

@@ -10,7 +10,8 @@ guess gives pale or garish pictures without a word. So nothing is guessed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ from .diffusers import fact_of, is_family, takes_video
 #: Whether latents are a pipeline's, or what ``vae.decode`` takes; ``auto``: as far as it can be told.
 Normalized = bool | Literal["auto"]
 
+_LTX = ("AutoencoderKLLTXVideo", "AutoencoderKLLTX2Video")
 _BOTH = (
     'normalized=True for what a pipeline returns with output_type="latent", normalized=False for what vae.decode takes'
 )
@@ -53,17 +55,41 @@ def latents_for(
         DecodeError: it cannot be told what the latents are, or they do not fit to the VAE.
     """
     from_pipeline = not isinstance(latents, Tensor)
-    latent = _tensor(latents)
-    if latent.ndim == 3:
+    latent = check_numbers(_tensor(latents))
+    if latent.ndim == 3 and _are_tokens(vae, latent):
         latent = _unpacked(vae, latent, size)
         from_pipeline = True
     if normalized == "auto":
         normalized = _is_normalized(vae, from_pipeline=from_pipeline)
     if not isinstance(normalized, bool):
         raise DecodeError(f"normalized: expected True, False or 'auto', got {normalized!r}")
-    if normalized:
-        latent = _denormalized(vae, latent, sigma_data)
-    return _checked(vae, latent)
+    if sigma_data is not None and not (isinstance(sigma_data, int | float) and 0 < sigma_data < math.inf):
+        raise DecodeError(
+            f"sigma_data: expected pipe.scheduler.config.sigma_data, a positive number, got {sigma_data!r}"
+        )
+    # Before anything is computed: a mean would spread over channels that are not there.
+    latent = _checked(vae, _laid_out(vae, latent) if normalized else latent)
+    return _denormalized(vae, latent, sigma_data) if normalized else latent
+
+
+def check_numbers(latent: Tensor) -> Tensor:
+    """``latent``, if it holds numbers that a VAE can compute with.
+
+    Raises:
+        DecodeError: it holds none, or other ones; the message names the remedy.
+    """
+    if latent.device.type == "meta":
+        raise DecodeError(
+            "latents: they are on the device meta, which holds no numbers; load them onto the CPU or a GPU"
+        )
+    if latent.layout != torch.strided:
+        raise DecodeError(f"latents: expected a dense tensor, got {latent.layout}; say latents.to_dense()")
+    if latent.dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise DecodeError(
+            f"latents: expected float32, bfloat16, float16 or float64, got {latent.dtype}; if they are latents all the "
+            "same, say latents.float()"
+        )
+    return latent
 
 
 def _tensor(latents: Any) -> Tensor:
@@ -72,8 +98,13 @@ def _tensor(latents: Any) -> Tensor:
         found = getattr(latents, name, None)
         if isinstance(found, Tensor):
             return found
-    if isinstance(latents, tuple | list) and latents and isinstance(latents[0], Tensor):
+    # With return_dict=False; behind the video, LTX-2's has the sound.
+    if isinstance(latents, tuple) and latents and isinstance(latents[0], Tensor):
         return latents[0]
+    if isinstance(latents, list) and latents and all(isinstance(latent, Tensor) for latent in latents):
+        raise DecodeError(
+            f"latents: expected one tensor, got a list of {len(latents)}; decode each, or torch.cat() them into a batch"
+        )
     if not isinstance(latents, Tensor):
         raise DecodeError(
             f"latents: expected a tensor, or what a pipeline returns with output_type='latent', got "
@@ -101,24 +132,28 @@ def _is_not(value: float) -> Callable[[Any], bool]:
     return lambda found: found is not None and bool((torch.as_tensor(found) != value).any())
 
 
+def _laid_out(vae: Any, latent: Tensor) -> Tensor:
+    """A pipeline's ``latent`` with its axes where ``vae.decode`` has them."""
+    if not is_family(vae, "AutoencoderKLCogVideoX", "AutoencoderKLTemporalDecoder"):
+        return latent
+    if latent.ndim != 5:
+        raise DecodeError(
+            f"latents: this VAE's pipelines return (N, T, C, H, W), got {tuple(latent.shape)}; say {_BOTH}"
+        )
+    return latent.movedim(1, 2) if is_family(vae, "AutoencoderKLCogVideoX") else latent.flatten(0, 1)
+
+
 def _denormalized(vae: Any, latent: Tensor, sigma_data: float | None) -> Tensor:
     """``latent`` after the last lines of the VAE's own pipeline."""
     config = vae.config
     scale = float(getattr(config, "scaling_factor", 1.0))
-    if is_family(vae, "AutoencoderKLCogVideoX", "AutoencoderKLTemporalDecoder"):
-        if latent.ndim != 5:
-            raise DecodeError(
-                f"latents: this VAE's pipelines return (N, T, C, H, W), got {tuple(latent.shape)}; say {_BOTH}"
-            )
-        latent = latent.movedim(1, 2) if is_family(vae, "AutoencoderKLCogVideoX") else latent.flatten(0, 1)
-        return 1 / scale * latent
     if is_family(vae, "AutoencoderKLAllegro"):
         return 1 / scale * latent.to(vae.dtype)
-    if is_family(vae, "AutoencoderKLMagvit"):
+    if is_family(vae, "AutoencoderKLCogVideoX", "AutoencoderKLTemporalDecoder", "AutoencoderKLMagvit"):
         return 1 / scale * latent
     if is_family(vae, "AutoencoderKLHunyuanVideo", "AutoencoderKLHunyuanVideo15"):
         return latent.to(vae.dtype) / scale
-    if is_family(vae, "AutoencoderKLLTXVideo", "AutoencoderKLLTX2Video"):
+    if is_family(vae, *_LTX):
         mean, std = (_by_channel(values, latent) for values in (vae.latents_mean, vae.latents_std))
         return latent * std / scale + mean
     if is_family(vae, "AutoencoderKLCosmos"):
@@ -166,6 +201,18 @@ def _by_channel(values: Any, latent: Tensor) -> Tensor:
     return torch.as_tensor(values).view(1, -1, *[1] * (latent.ndim - 2)).to(latent.device, latent.dtype)
 
 
+def _channels(vae: Any) -> int | None:
+    """Channels of a latent, where the VAE tells."""
+    channels: int | None = vae.config.get("latent_channels") or vae.config.get("z_dim")
+    return channels
+
+
+def _are_tokens(vae: Any, latent: Tensor) -> bool:
+    """Whether three axes may be a row of tokens, by what a token holds."""
+    channels, packed = _channels(vae), 1 if is_family(vae, *_LTX) else 4
+    return channels is None or latent.shape[2] == packed * channels
+
+
 def _unpacked(vae: Any, tokens: Tensor, size: tuple[int, ...] | None) -> Tensor:
     """Pictures of a row of tokens, ``(N, T * H * W, C)`` (LTX), or ``(N, H / 2 * W / 2, 4 * C)`` (Flux, Qwen-Image)."""
     if size is None:
@@ -173,10 +220,12 @@ def _unpacked(vae: Any, tokens: Tensor, size: tuple[int, ...] | None) -> Tensor:
             f"size: these latents are a row of {tokens.shape[1]} tokens; say size=(frames, height, width) in pixels, "
             "as the pipeline was told"
         )
+    if not isinstance(size, Sequence) or len(size) not in (2, 3) or not all(isinstance(n, int) and n > 0 for n in size):
+        raise DecodeError(f"size: expected (frames, height, width) or (height, width) in pixels, got {size!r}")
     *frames, height, width = size
     video = takes_video(vae)
     space = int(fact_of(vae, "spatial_compression_ratio") or 2 ** (len(vae.config.block_out_channels) - 1))
-    if is_family(vae, "AutoencoderKLLTXVideo", "AutoencoderKLLTX2Video"):
+    if is_family(vae, *_LTX):
         time = int(vae.temporal_compression_ratio)
         shape = (((frames[0] if frames else 1) - 1) // time + 1, height // space, width // space)
         _fits(tokens, shape[0] * shape[1] * shape[2], size)
@@ -202,10 +251,11 @@ def _checked(vae: Any, latent: Tensor) -> Tensor:
         raise DecodeError(f"latents: expected {form} for {type(vae).__name__}, got {tuple(latent.shape)}")
     if latent.numel() == 0:
         raise DecodeError(f"latents: they are empty, their shape is {tuple(latent.shape)}")
-    channels = vae.config.get("latent_channels") or vae.config.get("z_dim")
+    channels = _channels(vae)
     if channels is not None and latent.shape[1] != channels:
         raise DecodeError(
             f"latents: expected {channels} channels for {type(vae).__name__}, got {latent.shape[1]} in "
-            f"{tuple(latent.shape)}; take the VAE that belongs to the model that made them"
+            f"{tuple(latent.shape)}; take the VAE that belongs to the model that made them, and what its pipeline "
+            'returns with output_type="latent"'
         )
     return latent

@@ -11,9 +11,10 @@ from torch import Tensor
 from ..device.conversion import DecoderOutput, Finish
 from ..errors import DecodeError
 from ..taps import Tap, VideoDecoder, choose_tap
-from .diffusers import decoder_of, is_diffusers, tap_of
+from ..taps.compiled import original
+from .diffusers import check_num_frames, decoder_of, is_diffusers, tap_of
 from .diffusers_finish import ProcessorOutput
-from .diffusers_latents import Normalized, latents_for
+from .diffusers_latents import Normalized, check_numbers, latents_for
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,11 @@ def source_of(
             got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
             form = "(N, C, T, H, W)" if vae.is_video else "(N, C, H, W)"
             raise DecodeError(f"latents: expected a tensor {form} with something in it, got {got}")
+        check_numbers(latents)
         tap = choose_tap(vae, images_per_step=chunk_size)
         return Source(tap, latents, finish if finish is not None else DecoderOutput())
+    # torch.compile(vae) compiles its forward, which nobody calls here; its decode is the VAE's own.
+    vae = original(vae)
     if not is_diffusers(vae):
         raise DecodeError(
             f"vae: expected a VAE of Diffusers (pipe.vae), or a VideoDecoder around any other, got {type(vae).__name__}"
@@ -70,5 +74,7 @@ def source_of(
     if finish == "diffusers":
         finish = ProcessorOutput(dtype=vae.dtype)
     latent = latents_for(vae, latents, normalized=normalized, size=size, sigma_data=sigma_data)
+    if num_frames is not None:
+        check_num_frames(vae, latent, num_frames)
     decoder = decoder_of(vae, num_frames=num_frames)
     return Source(tap_of(decoder, latent), latent, finish if finish is not None else DecoderOutput())

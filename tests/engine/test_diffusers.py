@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,80 @@ def test_a_stream_that_is_left_half_way_leaves_nothing_in_the_vae(name: str) -> 
 
     assert torch.equal(expected(vae, latent, family.frames), before)
     assert torch.equal(async_decode.decode(vae, latent, normalized=False).frames, before)
+
+
+def _no_decode(*_arguments: Any, **_options: Any) -> Any:
+    raise AssertionError("it was decoded")
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda latent: torch.cat([latent, latent[:, :1]], 1), r"expected \d+ channels for Autoencoder\w+, got"),
+        # A mean of four channels would make four of one.
+        (lambda latent: latent[:, :1], r"expected \d+ channels for Autoencoder\w+, got 1 in"),
+        (lambda latent: latent[0], r"expected \(N, C, T, H, W\) for Autoencoder\w+, got"),
+        (lambda latent: latent[0, 0], r"expected \(N, C, T, H, W\) for Autoencoder\w+, got"),
+        (lambda latent: list(latent.split(1)), "got a list of 1; decode each"),
+        (lambda latent: latent.to("meta"), "device meta"),
+        (lambda latent: latent.to_sparse(), "to_dense"),
+        (lambda latent: (latent * 255).to(torch.uint8), "got torch.uint8"),
+        (lambda latent: latent.to(torch.complex64), "got torch.complex64"),
+    ],
+)
+@pytest.mark.parametrize("name", ["Wan 2.1", "LTX-Video", "HunyuanVideo 1.5", "Mochi"])
+def test_latents_that_make_no_sense_are_refused_before_anything_is_decoded(
+    name: str, spoil: Callable[[torch.Tensor], Any], words: str, normalized: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = BY_NAME[name]
+    vae = family.vae()
+    monkeypatch.setattr(vae, "decode", _no_decode)
+
+    with pytest.raises(async_decode.DecodeError, match=words):
+        async_decode.decode(vae, spoil(family.latent()), normalized=normalized)
+
+
+@pytest.mark.parametrize(
+    "name, options, words",
+    [
+        ("Wan 2.1", {"num_frames": 17}, "num_frames: AutoencoderKLWan decodes all frames"),
+        ("Stable Video Diffusion", {"num_frames": 0}, "expected a divisor of 5 latents, got 0"),
+        ("Stable Video Diffusion", {"num_frames": 2}, "expected a divisor of 5 latents, got 2"),
+        ("Stable Video Diffusion", {"num_frames": "5"}, "expected a divisor of 5 latents, got '5'"),
+        ("Cosmos", {"sigma_data": 0}, "sigma_data: expected .* a positive number, got 0"),
+        ("Cosmos", {"sigma_data": "0.5"}, "sigma_data: expected .* a positive number, got '0.5'"),
+    ],
+)
+def test_facts_that_make_no_sense_are_refused_before_anything_is_decoded(
+    name: str, options: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = BY_NAME[name]
+    vae = family.vae()
+    signature = inspect.signature(vae.decode)
+    monkeypatch.setattr(vae, "decode", _no_decode)
+    monkeypatch.setattr(_no_decode, "__signature__", signature, raising=False)
+
+    with pytest.raises(async_decode.DecodeError, match=words):
+        async_decode.decode(vae, family.latent(), normalized=False, **options)
+
+
+@pytest.mark.parametrize("size", [5, "32x48", (32,), (17, 32, 48, 3), (17, 32.0, 48.0), (0, 32, 48)])
+def test_a_size_that_makes_no_sense_is_refused(size: Any) -> None:
+    vae = BY_NAME["LTX-Video"].vae()
+
+    with pytest.raises(async_decode.DecodeError, match="size: expected"):
+        async_decode.decode(vae, torch.zeros(1, 24, 8), size=size)
+
+
+@pytest.mark.parametrize("name", ["Wan 2.1", "SD, SDXL, SD3, Flux"])
+def test_what_torch_compile_returns_is_decoded_as_the_vae_in_it(name: str) -> None:
+    family = BY_NAME[name]
+    vae, latent = family.vae(), family.latent()
+
+    result = async_decode.decode(torch.compile(vae, backend="eager"), latent, normalized=False)
+
+    assert torch.equal(result.frames, expected(vae, latent, family.frames))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
