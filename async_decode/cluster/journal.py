@@ -21,6 +21,7 @@ import os
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from ..errors import SinkError
 from ..sinks.files import file_error
@@ -29,15 +30,22 @@ from .clips import Clip, Line, facts_of
 from .latent_files import read_latent, stamp_of
 from .stores import beside, is_store, stamp_now
 
+try:
+    import fcntl
+except ImportError:  # Windows, where a lock would keep others from reading the report, too.
+    fcntl = None  # type: ignore[assignment]
+
 
 class Journal:
     """The lines of all runs into one file.
+
+    Under ``with``, nobody else writes it meanwhile.
 
     Args:
         path: the file; it is made when the first line is written.
 
     Raises:
-        SinkError: it is there, but is no journal, or there can be none.
+        SinkError: it is there, but is no journal, or another run is writing it, or there can be none.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -51,6 +59,11 @@ class Journal:
         #: Marks of what stores had when they were looked at, by place.
         self._in_stores: dict[str, str] = {}
         check_folder(self.path)
+        self._held: IO[bytes] | None = None
+        # What another run is still writing is not read: it would be decoded again.
+        with suppress(OSError):
+            if self.path.exists():
+                self._hold()
         try:
             texts = self.path.read_bytes().split(b"\n") if self.path.exists() else []
         except OSError as error:
@@ -65,6 +78,7 @@ class Journal:
                 # In a report of ours, what was being written when the machine went down.
                 strange = strange or number
         if strange and not self._last:
+            self.__exit__()
             raise SinkError(f"{self.path}, line {strange}: this is no report of ours; name another")
 
     def _take(self, line: Line) -> None:
@@ -78,17 +92,47 @@ class Journal:
         elif status in ("failed", "cancelled") and not _numbered(file):
             self._begun.pop(file, None)
 
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def _hold(self) -> None:
+        """Have the file for ourselves until we are left, or dead: two runs would decode each clip twice.
+
+        Raises:
+            SinkError: another run has it.
+            OSError: it cannot be written.
+        """
+        if self._held is not None or fcntl is None:
+            return
+        file = open(self.path, "ab")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise SinkError(
+                f"report: another run is writing {self.path}; wait until it has ended, or name another place"
+            ) from error
+        except OSError:
+            # A file system without locks.
+            pass
+        self._held = file
+
     def write(self, line: Line) -> None:
         """Add a line, and see it on the disk.
 
         Raises:
-            SinkError: it cannot be written.
+            SinkError: it cannot be written, or another run does.
         """
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         line = {"schema": 1, "time": now, **line, "place": self._place(line["file"])}
-        self._take(line)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._hold()
             with open(self.path, "ab+") as file:
                 # A line that was cut off by a crash must not take this one with it.
                 if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
@@ -98,6 +142,7 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             raise file_error(self.path, error) from error
+        self._take(line)
 
     def look(self, clips: list[Clip]) -> None:
         """See what stores have of ``clips``: by one listing a folder, not by a question a clip.

@@ -87,7 +87,8 @@ def decode_many(
 
     Raises:
         DecodeError: there are no latents, or no VAE.
-        SinkError: two clips would share a file, the options make no sense, or the journal cannot be written.
+        SinkError: two clips would share a file, the options make no sense, or the journal cannot be written, as another
+            run is writing it.
         ValueError: ``chunk_size`` or ``buffer_depth`` is none.
     """
     check_mode(decoder)
@@ -109,34 +110,36 @@ def decode_many(
     if is_store(first):
         first = str(Path(tempfile.gettempdir(), PurePosixPath(first).name))
     sink_for(first, dataclasses.replace(options, overwrite=True), elsewhere=ray is not None)
-    journal = Journal(report if report is not None else _beside(to))
-    journal.look(clips)
     told = on_line if on_line is not None else lambda _line: None
-    told({"status": "found", "clips": len(clips)})
     done: dict[str, Line] = {}
     missing: list[Clip] = []
-    for clip in clips:
-        if not options.overwrite:
-            if journal.is_whole(clip):
-                done[clip.name] = {**facts_of(clip), "status": "skipped"}
-                told(done[clip.name])
-                continue
-            try:
-                journal.check(clip)
-            except SinkError as error:
-                done[clip.name] = {**facts_of(clip), "status": "failed", "error": str(error)}
-                journal.write(done[clip.name])
-                told(done[clip.name])
-                continue
-        missing.append(clip)
-    # The longest first: else the last one of all may be the longest, and all but one wait for it.
-    missing.sort(key=lambda clip: -clip.size)
-    if missing:
-        lines = _lines(place, missing, options, ray, workers, device, chunk_size, buffer_depth, decoder, journal, told)
-        for line in lines:
-            done[line["clip"]] = line
-            journal.write(line)
-            told(line)
+    with Journal(report if report is not None else _beside(to)) as journal:
+        journal.look(clips)
+        told({"status": "found", "clips": len(clips)})
+        for clip in clips:
+            if not options.overwrite:
+                if journal.is_whole(clip):
+                    done[clip.name] = {**facts_of(clip), "status": "skipped"}
+                    told(done[clip.name])
+                    continue
+                try:
+                    journal.check(clip)
+                except SinkError as error:
+                    done[clip.name] = {**facts_of(clip), "status": "failed", "error": str(error)}
+                    journal.write(done[clip.name])
+                    told(done[clip.name])
+                    continue
+            missing.append(clip)
+        # The longest first: else the last one of all may be the longest, and all but one wait for it.
+        missing.sort(key=lambda clip: -clip.size)
+        if missing:
+            lines = _lines(
+                place, missing, options, ray, workers, device, chunk_size, buffer_depth, decoder, journal, told
+            )
+            for line in lines:
+                done[line["clip"]] = line
+                journal.write(line)
+                told(line)
     return Outcome([done[clip.name] for clip in clips], journal.path)
 
 

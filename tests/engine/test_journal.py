@@ -192,3 +192,20 @@ def test_a_file_of_lines_that_is_no_report_is_left_as_it_is(latents: Path, conte
         decode_many(latents, str(latents.parent / "{name}.mkv"), options=Options(fps=8), report=list_of_latents)
 
     assert list_of_latents.read_text() == content
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks are POSIX's here")
+def test_a_second_run_with_the_same_report_is_refused_while_the_first_one_writes_it(latents: Path) -> None:
+    to = str(latents.parent / "out" / "{name}.mkv")
+    refused = []
+
+    def meanwhile(line: dict[str, Any]) -> None:
+        if line["status"] == "running" and not refused:
+            with pytest.raises(SinkError, match=r"another run is writing .*async-decode\.jsonl; wait") as told:
+                decode_many(latents, to, options=Options(fps=8), device="cpu")
+            refused.append(told)
+
+    outcome = decode_many(latents, to, options=Options(fps=8), device="cpu", on_line=meanwhile)
+
+    assert refused and [line["status"] for line in outcome.lines] == ["done"]
+    assert _status(latents, "{name}.mkv", fps=8) == "skipped"
