@@ -190,6 +190,10 @@ class _Bars:
             if self._clip is None:
                 self._clip = self._progress.add_task(line["clip"], total=line["total"])
             self._progress.update(self._clip, completed=line["frames"], total=line["total"])
+        elif status == "lost":
+            self._console.print(
+                f"warning: {in_flags(line['error'])}", style="yellow", markup=False, highlight=False, soft_wrap=True
+            )
         elif status != "begun":
             if self._clip is not None:
                 self._progress.remove_task(self._clip)

@@ -9,12 +9,9 @@ the same actor, and if its machine is gone, for ever), and a clip that took two 
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from ..decoders import Mode, check_mode
@@ -23,18 +20,16 @@ from ..sinks.paths import Options
 from .clips import Clip, Line, clips_of, facts_of
 from .decode_clip import decode_clip
 from .latent_files import LatentFile, read_latent
+from .ray_cluster import connect, reason_of
+from .shared_folders import check_seen, everywhere, signed
 from .vaes import VAEPlace
 
 #: A clip that was in hand of so many actors that died is not tried again.
 DEATHS = 2
 #: Clips that an actor has: one in hand, one waiting.
 IN_FLIGHT = 2
-#: The memory for objects of a Ray that we start, in bytes: calls and lines of the journal.
-OBJECT_STORE = 256 << 20
 #: How long actors may take to end their clips in order when the run is cancelled, in seconds.
 GRACE = 10.0
-#: How long a cluster may take to answer at its address, in seconds.
-REACH = 10.0
 
 
 class DecodeActor:
@@ -48,6 +43,10 @@ class DecodeActor:
         buffer_depth: as of ``async_decode.decode``. Default: ``3``.
         decoder: as of ``async_decode.decode``. Default: ``"auto"``.
         device: where it decodes. Default: ``None``, on the GPU that Ray gave it, or on the CPU.
+        sees: files that its machine has to see. Default: ``()``.
+
+    Raises:
+        DecodeError: it does not see one of them, or the VAE cannot be loaded.
     """
 
     def __init__(
@@ -60,10 +59,12 @@ class DecodeActor:
         buffer_depth: int = 3,
         decoder: Mode = "auto",
         device: str | None = None,
+        sees: Sequence[str] = (),
     ) -> None:
         import torch
 
         check_mode(decoder)
+        check_seen(sees)
         # Ray shows an actor its own GPU only.
         self._vae = (place or VAEPlace()).load(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._to, self._options = to, options or Options()
@@ -119,6 +120,7 @@ def decode_on_ray(
     chunk_size: int = 4,
     buffer_depth: int = 3,
     decoder: Mode = "auto",
+    on_loss: Callable[[str], None] = lambda _reason: None,
 ) -> Iterator[Line]:
     """Decode ``clips`` on a Ray cluster; yield their lines as they come, in any order.
 
@@ -129,9 +131,10 @@ def decode_on_ray(
         address: ``auto``: this machine; else the cluster's.
         workers: how many actors; ``None``: one a GPU, without GPUs one a core.
         chunk_size: as of ``async_decode.decode``; ``buffer_depth`` and ``decoder`` likewise.
+        on_loss: called with the reason when an actor cannot be started; others decode its clips. Default: nothing.
 
     Raises:
-        DecodeError: Ray is not installed, cannot be reached, or no actor can load the VAE.
+        DecodeError: Ray is not installed, cannot be reached, or no actor can load the VAE and sees the folders.
     """
     try:
         import ray
@@ -139,80 +142,41 @@ def decode_on_ray(
         raise DecodeError(f'ray: {error}; pip install "async-vae-decode[ray]"') from error
     began = not ray.is_initialized()
     if began:
-        _connect(ray, address)
-    how = {"chunk_size": chunk_size, "buffer_depth": buffer_depth, "decoder": decoder}
-    pool = _Pool(ray, place, workers, how, len(clips))
+        connect(ray, address)
+    given = {clip.name: clip for clip in clips}
+    clips = [everywhere(clip) for clip in clips]
     try:
-        yield from pool.decode(clips, begin)
-    except BaseException:
-        pool.stop()
-        raise
+        with signed(clips) as sees:
+            how = {"chunk_size": chunk_size, "buffer_depth": buffer_depth, "decoder": decoder, "sees": sees}
+            pool = _Pool(ray, place.everywhere(), workers, how, len(clips), on_loss)
+            try:
+                for line in pool.decode(clips, lambda clip: begin(given[clip.name])):
+                    # In the report, places are as the user has written them.
+                    yield {**line, **facts_of(given[line["clip"]])}
+            except BaseException:
+                pool.stop()
+                raise
+            finally:
+                pool.close()
     finally:
-        pool.close()
         if began:
             ray.shutdown()
-
-
-def _connect(ray: Any, address: str) -> None:
-    # The engine as it is here, for workers of this machine; elsewhere it has to be installed.
-    root = str(Path(__file__).parents[2])
-    variables = {"PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
-    local = address == "auto"
-    if not local:
-        _reach(address)
-    ends = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(
-            address="local" if local else address,
-            runtime_env={"env_vars": variables},
-            log_to_driver=False,
-            configure_logging=False,
-            # No frame goes through it: not the third of the memory that Ray takes unasked.
-            **({"object_store_memory": OBJECT_STORE} if local else {}),
-        )
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise DecodeError(f"ray: {address} cannot be reached: {_refusal(error)}") from error
-    if callable(ends) and threading.current_thread() is threading.main_thread():
-        # Ray has put a handler of its own in the place of the program's.
-        signal.signal(signal.SIGTERM, ends)
-
-
-def _refusal(error: BaseException) -> str:
-    """Why Ray did not let us in, in one line: what it raises tells only that it did not."""
-    causes = [error]
-    while (cause := causes[-1].__cause__) is not None:
-        causes.append(cause)
-    if any("Authentication" in str(cause) or "Unauthenticated" in str(cause) for cause in causes):
-        return (
-            "it asks for its token; set RAY_AUTH_MODE=token here, and RAY_AUTH_TOKEN to its token where this machine's "
-            "~/.ray/auth_token is another one"
-        )
-    return _reason(error)
-
-
-def _reach(address: str) -> None:
-    """See whether anybody answers at ``address``: Ray itself tries for minutes.
-
-    Raises:
-        DecodeError: it is none, or nobody does.
-    """
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not host or not port.isdecimal():
-        raise DecodeError(f"ray: expected 'auto', or the address of a cluster such as 10.0.0.1:6379, got {address!r}")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DecodeError(
-            f"ray: {address} cannot be reached: {reason}; say the address that 'ray start --head' has told"
-        ) from error
 
 
 class _Pool:
     """The actors, and what each of them has."""
 
-    def __init__(self, ray: Any, place: VAEPlace, workers: int | None, how: dict[str, Any], clips: int) -> None:
+    def __init__(
+        self,
+        ray: Any,
+        place: VAEPlace,
+        workers: int | None,
+        how: dict[str, Any],
+        clips: int,
+        on_loss: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
         self._ray = ray
+        self._on_loss = on_loss
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
         count = workers or min(clips, gpus or max(1, int(resources.get("CPU", 1))))
@@ -228,7 +192,6 @@ class _Pool:
         #: What an actor is to answer, in this order: clips, or ``None`` for whether it is there.
         self._asked: dict[Any, dict[Any, Clip | None]] = {handle: {} for handle in self._actors}
         self._deaths: dict[str, int] = {}
-        self._lost = 0
 
     def decode(self, clips: list[Clip], begin: Callable[[Clip], Options]) -> Iterator[Line]:
         """Hand out ``clips``; yield their lines."""
@@ -308,9 +271,10 @@ class _Pool:
         if in_hand is None:
             # It never came up: its VAE cannot be loaded, or it may not be started again.
             self._asked.pop(handle)
-            self._lost += 1
             if not self._asked:
-                raise DecodeError(f"ray: no actor could be started: {_reason(error)}") from None
+                raise DecodeError(f"ray: no actor could be started: {reason_of(error)}") from None
+            gone, count = len(self._actors) - len(self._asked), len(self._actors)
+            self._on_loss(f"{gone} of {count} processes cannot be started: {reason_of(error)}")
             waiting[:0] = [clip for clip in others if clip is not None]
             return
         waiting[:0] = [clip for clip in others if clip is not None]
@@ -319,7 +283,7 @@ class _Pool:
             self._deaths.setdefault(clip.name, 0)
         self._deaths[in_hand.name] = self._deaths.get(in_hand.name, 0) + 1
         if self._deaths[in_hand.name] >= DEATHS:
-            reason = f"{DEATHS} processes died with this clip in hand: {_reason(error)}"
+            reason = f"{DEATHS} processes died with this clip in hand: {reason_of(error)}"
             yield {**facts_of(in_hand), "status": "poison", "error": reason}
         else:
             waiting.insert(0, in_hand)
@@ -345,13 +309,4 @@ def _over(options: Options) -> Options:
 
 def _cause(error: Any) -> BaseException:
     cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, AsyncDecodeError | OSError) else DecodeError(f"ray: {_reason(error)}")
-
-
-def _reason(error: BaseException) -> str:
-    """What Ray says, in one line."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, AsyncDecodeError):
-        return str(cause)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return cause if isinstance(cause, AsyncDecodeError | OSError) else DecodeError(f"ray: {reason_of(error)}")

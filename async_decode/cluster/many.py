@@ -26,7 +26,7 @@ from .stores import is_store
 from .vaes import VAEPlace
 
 #: Called with ``found`` and the number of clips, then with what happens to each: ``begun``, ``running`` with its frames
-#: so far (in this process only), and its line.
+#: so far (in this process only), and its line; with ``lost`` and an ``error`` for a process that could not be started.
 OnLine = Callable[[Line], None]
 
 
@@ -175,6 +175,7 @@ def _lines(
             chunk_size=chunk_size,
             buffer_depth=buffer_depth,
             decoder=decoder,
+            on_loss=lambda reason: told({"status": "lost", "error": reason}),
         )
         return
     loaded = place.load(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -107,6 +108,18 @@ class VAEPlace:
         if not weights:
             raise DecodeError(f"vae: {self.path} holds no weights (*.safetensors) of a VAE of Diffusers")
         return [folder / "config.json", *weights]
+
+    def everywhere(self) -> VAEPlace:
+        """The same with places that do not depend on the folder in which a process stands."""
+        path, root, config = self.path, self.comfyui, self.config
+        if path is not None:
+            path = os.path.abspath(path if root is None else comfyui.vae_file(Path(root), path))
+        return replace(
+            self,
+            path=path,
+            comfyui=None if root is None else os.path.abspath(Path(root).expanduser()),
+            config=None if config is None else os.path.abspath(config),
+        )
 
     def fingerprint(self) -> str:
         """A hash of the files, and of all that changes the frames."""

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.timeout(300)
 from async_decode.cluster import DecodeActor, Options, VAEPlace, decode_many  # noqa: E402
 from async_decode.cluster.actors import _Pool  # noqa: E402
 from async_decode.cluster.clips import Clip, clips_of  # noqa: E402
+from async_decode.cluster.shared_folders import check_seen, everywhere, signed  # noqa: E402
 from async_decode.demo import load_latent  # noqa: E402
 from async_decode.errors import DecodeError  # noqa: E402
 from tests.ray.deadly_vae import DeadlyVAE  # noqa: E402
@@ -331,7 +332,7 @@ def test_only_the_clip_in_hand_is_to_blame_for_a_death(
     pool = _Pool.__new__(_Pool)
     pool._ray = _Answers({"call a": died if first == "died" else {"clip": "a"}, "call b": died})
     a, b = (Clip(name, f"{name}.pt", f"{name}.mkv") for name in "ab")
-    pool._asked, pool._deaths, pool._lost = {"actor": {"call a": a, "call b": b}}, {}, 0
+    pool._asked, pool._deaths = {"actor": {"call a": a, "call b": b}}, {}
     asked: list[str] = []
     pool._ask = asked.append  # type: ignore[method-assign]
     left: list[Clip] = []
@@ -369,7 +370,7 @@ class _OneDies(_Answers):
 def test_clips_of_an_actor_that_died_go_to_one_that_has_nothing_to_do() -> None:
     told_of = _OneDies()
     pool = _Pool.__new__(_Pool)
-    pool._ray, pool._deaths, pool._lost = told_of, {}, 0
+    pool._ray, pool._deaths = told_of, {}
     pool._asked = {"first": {}, "second": {}}
     pool._actors = list(pool._asked)
     asked: list[str] = []
@@ -403,7 +404,7 @@ class _AnswersGetLost(_Answers):
 
 def test_a_clip_whose_answer_was_lost_is_not_taken_for_the_one_that_kills() -> None:
     pool = _Pool.__new__(_Pool)
-    pool._ray, pool._deaths, pool._lost, pool._asked = _AnswersGetLost({}), {}, 0, {"actor": {}}
+    pool._ray, pool._deaths, pool._asked = _AnswersGetLost({}), {}, {"actor": {}}
     pool._actors = list(pool._asked)
     number = itertools.count()
 
@@ -444,3 +445,81 @@ def test_an_address_at_which_there_is_no_cluster_is_named_at_once(
         address = address.format(port=bound.getsockname()[1])
         with pytest.raises(DecodeError, match=re.escape(words)):
             decode_many(latents, str(tmp_path / "{name}.mkv"), options=Options(fps=8), ray=address)
+
+
+def test_a_cluster_that_asks_for_its_token_says_so(
+    latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(**_: Any) -> None:
+        # As Ray 2.60 raises it: the reason is in the cause only.
+        raise ConnectionError("Failed to connect to Ray cluster at HOST") from RuntimeError(
+            "Failed to connect to GCS. RPC error: InvalidAuthToken: Authentication token is missing"
+        )
+
+    monkeypatch.setattr(ray, "init", refuses)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        with pytest.raises(DecodeError, match="cannot be reached: it asks for its token; set RAY_AUTH_MODE=token here"):
+            decode_many(latents, str(tmp_path / "{name}.mkv"), options=Options(fps=8), ray=address)
+
+
+def test_a_machine_that_does_not_see_the_folders_takes_no_clip(latents: Path, tmp_path: Path) -> None:
+    clip = everywhere(clips_of([str(latents / "00.pt")], str(tmp_path / "clips" / "{name}.mkv"))[0])
+
+    with signed([clip]) as sees:
+        check_seen(sees)
+        (sign,) = (tmp_path / "clips").iterdir()
+        assert {str(sign), clip.latent} == set(sees)
+        sign.unlink()
+        with pytest.raises(DecodeError, match=rf"{socket.gethostname()} does not see the folder .*clips that the run"):
+            DecodeActor(sees=sees)
+        with pytest.raises(DecodeError, match=r"does not see the folder /elsewhere with 00\.pt that the run"):
+            DecodeActor(sees=["/elsewhere/00.pt"])
+
+    assert list((tmp_path / "clips").iterdir()) == []
+
+
+def test_an_actor_that_cannot_be_started_is_told_and_the_others_decode() -> None:
+    told_of = _OneDies()
+    pool = _Pool.__new__(_Pool)
+    pool._ray, pool._deaths, pool._on_loss = told_of, {}, (losses := []).append
+    pool._asked = {"first": {}, "second": {}}
+    pool._actors = list(pool._asked)
+
+    def ask(actor: str) -> None:
+        call = told_of.call(actor, "ready")
+        pool._asked[actor] = {call: None}
+        if actor == "second":
+            told_of.became[call] = ray.exceptions.RayActorError()
+
+    def hand(actor: str, clip: Clip, _options: Options) -> None:
+        pool._asked[actor][told_of.call(actor, clip.name)] = clip
+
+    pool._ask, pool._hand = ask, hand  # type: ignore[method-assign]
+    clips = [Clip(name, f"{name}.pt", f"{name}.mkv") for name in "ab"]
+
+    assert sorted(line["clip"] for line in pool.decode(clips, lambda _clip: Options())) == ["a", "b"]
+    assert len(losses) == 1 and losses[0].startswith("1 of 2 processes cannot be started: ")
+
+
+def test_places_are_those_of_the_process_that_was_started(
+    nodes: Nodes, latents: Path, alone: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machines' own processes stand in other folders."""
+    shutil.copytree(latents, tmp_path / "in")
+    monkeypatch.chdir(tmp_path)
+
+    outcome = decode_many(
+        [f"in/{number:02}.pt" for number in range(4)], "out/{name}.mkv", options=Options(fps=8), ray="auto"
+    )
+
+    assert [(line["status"], line["latent"], line["file"]) for line in outcome.lines] == [
+        ("done", f"in/{number:02}.pt", f"out/{number:02}.mkv") for number in range(4)
+    ]
+    assert _hashes(outcome.lines).items() <= alone.items()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *(f"{n:02}.mkv" for n in range(4)),
+        "async-decode.jsonl",
+    }
+    again = decode_many("in/00.pt", "out/{name}.mkv", options=Options(fps=8))
+    assert [line["status"] for line in again.lines] == ["skipped"]
