@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
+import torch
+
 from .adapters.diffusers_latents import Normalized
 from .adapters.source import source_of
 from .decoders import Mode, cache_folder, check_mode
@@ -39,6 +41,9 @@ def decode(
     size: tuple[int, ...] | None = None,
     num_frames: int | None = None,
     sigma_data: float | None = None,
+    decode_timestep: float | None = None,
+    decode_noise_scale: float | None = None,
+    generator: torch.Generator | None = None,
     chunk_size: int = 4,
     buffer_depth: int = 3,
     format: str | None = None,
@@ -78,6 +83,10 @@ def decode(
             Qwen-Image). Default: ``None``.
         num_frames: frames of one clip, of a batch of SVD's. Default: ``None``, all of them.
         sigma_data: of Cosmos' pipelines, ``pipe.scheduler.config.sigma_data``. Default: ``None``.
+        decode_timestep: as LTX's pipelines take it, of a VAE that decodes at one. Default: ``None``.
+        decode_noise_scale: as LTX's pipelines take it. Default: ``None``, ``decode_timestep``.
+        generator: of that noise; the one that the pipeline was given goes on as the pipeline would. Default: ``None``,
+            torch's own.
         chunk_size: frames that travel together, 1 to 4096. Default: ``4``.
         buffer_depth: chunks that may be under way at once, 1 to 64. Default: ``3``.
         format: of the files (``h265-10``, ``png16``, …; see ``Options``). Default: ``None``, the ending tells it.
@@ -122,6 +131,9 @@ def decode(
         size=size,
         num_frames=num_frames,
         sigma_data=sigma_data,
+        decode_timestep=decode_timestep,
+        decode_noise_scale=decode_noise_scale,
+        generator=generator,
         chunk_size=chunk_size,
         finish=finish,
     )
@@ -164,6 +176,9 @@ def stream(
     size: tuple[int, ...] | None = None,
     num_frames: int | None = None,
     sigma_data: float | None = None,
+    decode_timestep: float | None = None,
+    decode_noise_scale: float | None = None,
+    generator: torch.Generator | None = None,
     chunk_size: int = 4,
     buffer_depth: int = 3,
     finish: Finish | Literal["diffusers"] | None = None,
@@ -181,6 +196,9 @@ def stream(
         size: as of ``decode``. Default: ``None``.
         num_frames: as of ``decode``. Default: ``None``.
         sigma_data: as of ``decode``. Default: ``None``.
+        decode_timestep: as of ``decode``. Default: ``None``.
+        decode_noise_scale: as of ``decode``. Default: ``None``.
+        generator: as of ``decode``. Default: ``None``.
         chunk_size: as of ``decode``. Default: ``4``.
         buffer_depth: as of ``decode``. Default: ``3``.
         finish: as of ``decode``. Default: ``None``.
@@ -200,6 +218,9 @@ def stream(
         size=size,
         num_frames=num_frames,
         sigma_data=sigma_data,
+        decode_timestep=decode_timestep,
+        decode_noise_scale=decode_noise_scale,
+        generator=generator,
         chunk_size=chunk_size,
         finish=finish,
     )

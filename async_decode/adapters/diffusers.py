@@ -87,17 +87,20 @@ def check_num_frames(vae: Any, latent: Tensor, num_frames: int) -> None:
         raise DecodeError(f"num_frames: expected a divisor of {latent.shape[0]} latents, got {num_frames!r}")
 
 
-def decoder_of(vae: Any, *, num_frames: int | None = None) -> VideoDecoder:
+def decoder_of(vae: Any, *, num_frames: int | None = None, timestep: float | None = None) -> VideoDecoder:
     """``vae`` as the taps take it.
 
     Args:
         vae: the VAE.
         num_frames: frames of one clip in the batch, of SVD's; ``None``: all of it is one clip.
+        timestep: at which it decodes; ``None``: it takes none.
     """
     video = takes_video(vae)
 
     def decode(latent: Tensor) -> Tensor:
-        more = {"num_frames": num_frames or latent.shape[0]} if _wants_num_frames(vae) else {}
+        more: dict[str, Any] = {"num_frames": num_frames or latent.shape[0]} if _wants_num_frames(vae) else {}
+        if timestep is not None:
+            more["temb"] = torch.full(latent.shape[:1], timestep, device=latent.device, dtype=latent.dtype)
         with _without_past(vae):
             pixels: Tensor = vae.decode(latent, **more).sample
         # Allegro's gives (N, T, C, H, W), and its pipeline turns that round.

@@ -15,6 +15,7 @@ from ..taps.compiled import original
 from .diffusers import check_num_frames, decoder_of, is_diffusers, tap_of
 from .diffusers_finish import ProcessorOutput
 from .diffusers_latents import Normalized, check_numbers, latents_for
+from .diffusers_timestep import at_timestep
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ def source_of(
     size: tuple[int, ...] | None = None,
     num_frames: int | None = None,
     sigma_data: float | None = None,
+    decode_timestep: float | None = None,
+    decode_noise_scale: float | None = None,
+    generator: torch.Generator | None = None,
     chunk_size: int = 4,
     finish: Finish | Literal["diffusers"] | None = None,
 ) -> Source:
@@ -76,5 +80,6 @@ def source_of(
     latent = latents_for(vae, latents, normalized=normalized, size=size, sigma_data=sigma_data)
     if num_frames is not None:
         check_num_frames(vae, latent, num_frames)
-    decoder = decoder_of(vae, num_frames=num_frames)
+    latent = at_timestep(vae, latent, timestep=decode_timestep, noise_scale=decode_noise_scale, generator=generator)
+    decoder = decoder_of(vae, num_frames=num_frames, timestep=decode_timestep)
     return Source(tap_of(decoder, latent), latent, finish if finish is not None else DecoderOutput())

@@ -252,6 +252,76 @@ def test_what_torch_compile_returns_is_decoded_as_the_vae_in_it(name: str) -> No
     assert torch.equal(result.frames, expected(vae, latent, family.frames))
 
 
+def _at_a_timestep() -> Any:
+    """An LTX VAE as of 0.9.1."""
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKLLTXVideo(
+        latent_channels=8,
+        block_out_channels=(8, 16, 16, 16),
+        decoder_block_out_channels=(16, 16, 16, 16),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+        upsample_factor=(1, 1, 1, 1),
+        decoder_inject_noise=(False,) * 5,
+        timestep_conditioning=True,
+    )
+    vae.latents_std.fill_(1.5)
+    return vae.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("mode", ["plain", "framewise", "two clips"])
+@pytest.mark.parametrize("noise_scale", [None, 0.025])
+def test_a_vae_that_decodes_at_a_timestep_gets_it_and_its_pipelines_noise(noise_scale: float | None, mode: str) -> None:
+    vae = _at_a_timestep()
+    if mode == "framewise":
+        BY_NAME["LTX-Video"].framewise(vae)  # type: ignore[misc]
+    clips = 2 if mode == "two clips" else 1
+    latent = torch.randn(clips, 8, 5, 2, 3, generator=torch.Generator().manual_seed(1))
+    # The last lines of LTXPipeline.
+    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(2))
+    scale = torch.tensor([0.05 if noise_scale is None else noise_scale] * clips)[:, None, None, None, None]
+    noisy = (1 - scale) * (latent * 1.5) + scale * noise
+    with torch.inference_mode():
+        pixels = vae.decode(noisy, torch.tensor([0.05] * clips)).sample
+    frames = torch.clamp((pixels + 1) / 2, 0, 1).movedim(1, -1).flatten(0, 1)
+    options: dict[str, Any] = {"normalized": True, "decode_timestep": 0.05, "decode_noise_scale": noise_scale}
+
+    result = async_decode.decode(vae, latent, generator=torch.Generator().manual_seed(2), **options)
+    streamed = list(async_decode.stream(vae, latent, generator=torch.Generator().manual_seed(2), **options))
+
+    assert torch.equal(result.frames, frames)
+    assert torch.equal(torch.cat(streamed), frames)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({}, "decode_timestep: this AutoencoderKLLTXVideo decodes at a timestep"),
+        ({"decode_timestep": "0.05"}, "decode_timestep: expected a number, got '0.05'"),
+        (
+            {"decode_timestep": 0.05, "decode_noise_scale": float("nan")},
+            "decode_noise_scale: expected a number, got nan",
+        ),
+    ],
+)
+def test_a_vae_that_decodes_at_a_timestep_is_not_decoded_without(
+    options: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae = _at_a_timestep()
+    monkeypatch.setattr(vae, "decode", _no_decode)
+
+    with pytest.raises(async_decode.DecodeError, match=words):
+        async_decode.decode(vae, torch.zeros(1, 8, 2, 2, 2), normalized=False, **options)
+
+
+@pytest.mark.parametrize("options", [{"decode_timestep": 0.0}, {"generator": torch.Generator()}])
+def test_a_timestep_that_the_vae_has_no_use_for_is_refused(options: dict[str, Any]) -> None:
+    family = BY_NAME["Wan 2.1"]
+
+    with pytest.raises(async_decode.DecodeError, match="leave it out"):
+        async_decode.decode(family.vae(), family.latent(), normalized=False, **options)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["Wan 2.1", "LTX-Video", "Stable Video Diffusion"])
 def test_autocast_counts_for_the_thread_of_a_stream_too(name: str, dtype: torch.dtype) -> None:
