@@ -22,6 +22,7 @@ from .adapters.diffusers_latents import Normalized
 from .adapters.source import source_of
 from .decoders import Mode, cache_folder, check_mode
 from .device.conversion import Finish
+from .errors import DecodeError
 from .pipeline.decode_into import Result, decode_into
 from .pipeline.frame_pipeline import FramePipeline
 from .pipeline.stream import Stream
@@ -121,9 +122,12 @@ def decode(
     Raises:
         DecodeError: the latents do not fit to the VAE, or it cannot be told what they are.
         SinkError: a path, a format or an option makes no sense, or a file could not be written.
+        ValueError: ``chunk_size`` or ``buffer_depth`` is out of range.
         Exception: what the VAE or ``on_progress`` raised.
     """
     check_mode(decoder)
+    if on_progress is not None and not callable(on_progress):
+        raise DecodeError(f"on_progress: expected a function of frames done and all, got {on_progress!r}")
     source = source_of(
         vae,
         latents,
@@ -209,6 +213,7 @@ def stream(
 
     Raises:
         DecodeError: the latents do not fit to the VAE, or it cannot be told what they are.
+        ValueError: ``chunk_size`` or ``buffer_depth`` is out of range.
     """
     check_mode(decoder)
     source = source_of(

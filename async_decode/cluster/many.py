@@ -104,7 +104,9 @@ def decode_many(
     place = vae if isinstance(vae, VAEPlace) else VAEPlace(path=vae, chunk_size=chunk_size)
     place.check()
     given = [latents] if isinstance(latents, str | os.PathLike) else list(latents)
-    clips = clips_of(found_places(os.fspath(name) for name in given), to, inputs=_inputs(place, options))
+    # A shell leaves "~" as it is in quotes, which "{name}" needs.
+    to = os.path.expanduser(to)
+    clips = clips_of(found_places(os.path.expanduser(name) for name in given), to, inputs=_inputs(place, options))
     # What is wrong with the options is known before anything is decoded, not once for each clip.
     first = clips[0].to
     if is_store(first):
@@ -113,7 +115,7 @@ def decode_many(
     told = on_line if on_line is not None else lambda _line: None
     done: dict[str, Line] = {}
     missing: list[Clip] = []
-    with Journal(report if report is not None else _beside(to)) as journal:
+    with Journal(os.path.expanduser(report) if report is not None else _beside(to)) as journal:
         journal.look(clips)
         told({"status": "found", "clips": len(clips)})
         for clip in clips:

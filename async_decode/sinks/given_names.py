@@ -51,7 +51,8 @@ class GivenNames(OutputNames):
     """The name ``path``, or, where it holds ``*`` or ``%05d`` for their number, the names of frames, counted from 1.
 
     Args:
-        path: as somebody has written it; its folder is made when the first name is reserved.
+        path: as somebody has written it, with ``~`` for the home folder; its folder is made when the first name is
+            reserved.
         overwrite: replace what is there: a file at the moment at which the new one is whole, frames of the pattern
             when the first new one begins.
 
@@ -60,7 +61,8 @@ class GivenNames(OutputNames):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        given = Path(path)
+        # Where folders are made, a "~" taken literally would become one.
+        given = Path(os.path.expanduser(path))
         numbers = _NUMBER.findall(given.name)
         if not given.name or given.is_dir():
             raise SinkError(f"{os.fspath(path)!r}: expected a file name, such as clip.mp4 or frames/*.png")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import numbers
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 from ..errors import SinkError
 from .base import Sink
 from .ffmpeg import find_ffmpeg
+from .files import file_error
 from .given_names import GivenNames, is_numbered
 from .image.deep import Png16Encoder, TiffEncoder
 from .image.exr import ExrEncoder
@@ -123,25 +125,45 @@ def sink_for(path: str | os.PathLike[str], options: Options, *, gpu: bool = Fals
     Raises:
         SinkError: the path, its ending or an option makes no sense; the message names the value and the remedy.
     """
-    if options.sound is not None and not isinstance(options.sound, Sound):
+    _check_kinds(options)
+    if "://" in os.fspath(path):
         raise SinkError(
-            f"sound: expected a Sound, got {type(options.sound).__name__}; say sound=read_sound(Path('sound.wav')), "
-            "which is in async_decode.sinks.sound_files"
+            f"{os.fspath(path)!r}: this is a place in a store, and files are written here; say to='clip.mp4' and "
+            "upload it, or use async_decode.cluster.decode_many, or the command, which write to stores"
         )
-    for key, text in (options.metadata or {}).items():
-        if not (isinstance(key, str) and isinstance(text, str)):
-            raise SinkError(f"metadata: expected text by key, got {key!r}: {text!r}; say str() or json.dumps() of it")
-    names = GivenNames(path, overwrite=options.overwrite)
-    names.check()
     try:
+        names = GivenNames(path, overwrite=options.overwrite)
+        names.check()
         if names.numbered:
             _refuse(options, _OF_VIDEOS, f"{os.fspath(path)!r} are images")
             encoder = _encoder(names.stem, options)
             return ImageFilesSink(names, encoder, writers=options.writers)
         _refuse(options, _OF_IMAGES, f"{os.fspath(path)!r} is a video")
         return _video(names, options, gpu, elsewhere)
+    except OSError as error:
+        raise file_error(path, error) from error
     except (ValueError, TypeError) as error:
         raise SinkError(f"{os.fspath(path)!r}: {error}") from error
+
+
+def _check_kinds(options: Options) -> None:
+    """See whether each option is of its kind, which is noticed too late where its value is used."""
+    if options.sound is not None and not isinstance(options.sound, Sound):
+        raise SinkError(
+            f"sound: expected a Sound, got {type(options.sound).__name__}; say sound=read_sound(Path('sound.wav')), "
+            "which is in async_decode.sinks.sound_files"
+        )
+    for name in ("compression", "writers", "repeats"):
+        value = getattr(options, name)
+        if value is not None and not isinstance(value, numbers.Integral):
+            raise SinkError(f"{name}: expected a whole number, got {value!r}")
+    if options.quality is not None and not isinstance(options.quality, numbers.Real):
+        raise SinkError(f"quality: expected a number, got {options.quality!r}")
+    if options.metadata is not None and not isinstance(options.metadata, Mapping):
+        raise SinkError(f"metadata: expected text by key, such as {{'seed': '7'}}, got {options.metadata!r}")
+    for key, text in (options.metadata or {}).items():
+        if not (isinstance(key, str) and isinstance(text, str)):
+            raise SinkError(f"metadata: expected text by key, got {key!r}: {text!r}; say str() or json.dumps() of it")
 
 
 def sinks_for(to: Target | Sequence[Target], options: Options, *, gpu: bool = False) -> list[Sink]:
@@ -164,7 +186,9 @@ def sinks_for(to: Target | Sequence[Target], options: Options, *, gpu: bool = Fa
     paths = [target for target in targets if isinstance(target, str | os.PathLike)]
     seen: dict[str, str] = {}
     for path in paths:
-        if (place := os.path.realpath(path)) in seen:
+        if "\0" in os.fspath(path):
+            raise SinkError(f"to: {os.fspath(path)!r} holds a NUL character, which no file name can")
+        if (place := os.path.realpath(os.path.expanduser(path))) in seen:
             raise SinkError(f"to: {seen[place]} and {os.fspath(path)} are one file; give each a name of its own")
         seen[place] = os.fspath(path)
     if not paths and options.fps is not None:

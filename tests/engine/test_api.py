@@ -236,6 +236,16 @@ def test_progress_ends_at_all_of_it() -> None:
         ("*.png", {"compression": 99}, "from 0 to 9"),
         ("*.jpg", {"quality": float("nan")}, "from 1 to 100, got nan"),
         ("clip.mkv", {"fps": 16, "quality": 20}, "ffv1 has no such choice"),
+        ("*.png", {"compression": 4.5}, "compression: expected a whole number, got 4.5"),
+        ("*.png", {"writers": 1.5}, "writers: expected a whole number, got 1.5"),
+        ("clip.mp4", {"fps": 16, "repeats": 1.5}, "repeats: expected a whole number, got 1.5"),
+        ("clip.mp4", {"fps": 16, "quality": "18"}, "quality: expected a number, got '18'"),
+        ("clip.mp4", {"fps": 16, "metadata": "seed"}, "metadata: expected text by key, such as .* got 'seed'"),
+        ("clip.mp4", {"fps": 16, "on_progress": 5}, "on_progress: expected a function"),
+        ("x" * 300 + ".mp4", {"fps": 16}, "choose a shorter file name"),
+        ("a\0b.mp4", {"fps": 16}, "holds a NUL character"),
+        (["s3://bucket/clip.mp4"], {"fps": 16}, "this is a place in a store"),
+        (["s3://bucket/*.png"], {}, "this is a place in a store"),
         ([], {}, "empty list"),
         ([3], {}, "int"),
         (None, {"fps": 16}, "no video"),
@@ -246,11 +256,24 @@ def test_a_target_that_makes_no_sense_is_refused_before_anything_is_decoded(
 ) -> None:
     vae, toy = ToyVAE(), toy_latent(3)
 
-    with pytest.raises((SinkError, ValueError), match=words):
+    with pytest.raises((SinkError, DecodeError), match=words):
         async_decode.decode(vae.video_decoder(), toy, str(tmp_path / to) if isinstance(to, str) else to, **options)
 
     assert vae.steps == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name, first", [("clip.mkv", "clip.mkv"), ("frames/*.png", "frames/00001.png")])
+def test_a_tilde_is_the_home_folder(name: str, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    vae, latent, _ = _toy()
+
+    result = async_decode.decode(vae, latent, f"~/{name}", fps=16 if "mkv" in name else None)
+
+    assert result.files[0] == tmp_path / "home" / first and result.files[0].is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 @pytest.mark.parametrize("again", ["clip.mkv", "new/../clip.mkv"])

@@ -93,6 +93,22 @@ def test_a_latent_of_several_parts_gives_its_first(tmp_path: Path) -> None:
     assert len(told) == 3 and len({line["hash"] for line in told}) == 1
 
 
+def test_a_tilde_in_quotes_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(home))
+    save(home / "in" / "a.latent", small())
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["decode", "~/in/*", "--out", "~/clips/{name}.mkv", "--fps", "8", "--device", "cpu"]) == 0
+    again = ["decode", "~/in", "--out", "~/clips/{name}.mkv", "--fps", "8", "--report", "~/runs.jsonl"]
+    assert main([*again, "--overwrite", "--device", "cpu"]) == 0
+
+    assert {path.name for path in (home / "clips").iterdir()} == {"a.mkv", "async-decode.jsonl"}
+    assert len(lines(home / "runs.jsonl")) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
 def test_a_latent_that_is_named_twice_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "in" / "a.latent", small())
     monkeypatch.chdir(tmp_path)
