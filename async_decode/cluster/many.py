@@ -22,6 +22,7 @@ from .clips import Clip, Line, clips_of, facts_of
 from .decode_clip import decode_clip
 from .journal import Journal
 from .latent_files import found_places
+from .shared_folders import remove_signs
 from .stores import is_store
 from .vaes import VAEPlace
 
@@ -180,6 +181,7 @@ def _lines(
             on_loss=lambda reason: told({"status": "lost", "error": reason}),
         )
         return
+    remove_signs(clips)
     loaded = place.load(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     for clip in clips:
         facts = facts_of(clip)

@@ -48,14 +48,13 @@ def signed(clips: list[Clip]) -> Iterator[list[str]]:
         # One that this process does not see fails by itself.
         if not is_store(clip.latent) and clip.stamp and len(sees) < _FOLDERS:
             sees.setdefault(os.path.dirname(clip.latent), clip.latent)
-    folders = [os.path.dirname(clip.to) for clip in clips if not is_store(clip.to)]
+    folder = _folder_of(clips)
     sign = None
-    if folders:
-        folder = Path(os.path.commonpath(folders))
+    if folder is not None:
         sign = folder / owned(_SIGN)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            remove_of_the_dead(folder, re.escape(_SIGN), "")
+            remove_signs(clips)
             sign.touch()
         except OSError as error:
             raise file_error(sign, error) from error
@@ -65,6 +64,13 @@ def signed(clips: list[Clip]) -> Iterator[list[str]]:
         if sign is not None:
             with suppress(OSError):
                 sign.unlink()
+
+
+def remove_signs(clips: list[Clip]) -> None:
+    """Remove what runs that were killed have left in the folder of ``clips``; never raises."""
+    folder = _folder_of(clips)
+    if folder is not None:
+        remove_of_the_dead(folder, re.escape(_SIGN), "")
 
 
 def check_seen(places: Iterable[str]) -> None:
@@ -81,3 +87,9 @@ def check_seen(places: Iterable[str]) -> None:
                 f"{socket.gethostname()} does not see the folder {folder}{what} that the run was started with; every "
                 "machine needs it at that place, or take a store (s3://…)"
             )
+
+
+def _folder_of(clips: list[Clip]) -> Path | None:
+    """The last folder that all clips share; of clips in a store none."""
+    folders = [os.path.dirname(os.path.abspath(clip.to)) for clip in clips if not is_store(clip.to)]
+    return Path(os.path.commonpath(folders)) if folders else None
