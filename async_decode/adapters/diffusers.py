@@ -40,7 +40,9 @@ def takes_video(vae: Any) -> bool:
     """Whether ``vae.decode`` takes latents with a time axis, ``(N, C, T, H, W)``; SVD's takes time as its batch."""
     if _wants_num_frames(vae):
         return False
-    return any(isinstance(module, torch.nn.Conv3d) for module in _decoder(vae).modules())
+    # MiniMax H3's decoder has no convolutions.
+    parts = (vae,) if is_family(vae, "AutoencoderKLMiniMaxH3") else (_decoder(vae),)
+    return any(isinstance(module, torch.nn.Conv3d) for part in parts for module in part.modules())
 
 
 def device_of(vae: Any) -> torch.device:
@@ -102,7 +104,9 @@ def decoder_of(vae: Any, *, num_frames: int | None = None, timestep: float | Non
         if timestep is not None:
             more["temb"] = torch.full(latent.shape[:1], timestep, device=latent.device, dtype=latent.dtype)
         with _without_past(vae):
-            pixels: Tensor = vae.decode(latent, **more).sample
+            output = vae.decode(latent, **more)
+        # VidTok's returns them as they are.
+        pixels: Tensor = output if isinstance(output, Tensor) else output.sample
         # Allegro's gives (N, T, C, H, W), and its pipeline turns that round.
         return pixels.movedim(2, 1) if is_family(vae, "AutoencoderKLAllegro") else pixels
 

@@ -146,7 +146,7 @@ def _laid_out(vae: Any, latent: Tensor) -> Tensor:
 def _denormalized(vae: Any, latent: Tensor, sigma_data: float | None) -> Tensor:
     """``latent`` after the last lines of the VAE's own pipeline."""
     config = vae.config
-    scale = float(getattr(config, "scaling_factor", 1.0))
+    scale = float(config.get("scaling_factor") or 1.0)
     if is_family(vae, "AutoencoderKLAllegro"):
         return 1 / scale * latent.to(vae.dtype)
     if is_family(vae, "AutoencoderKLCogVideoX", "AutoencoderKLTemporalDecoder", "AutoencoderKLMagvit"):

@@ -252,6 +252,60 @@ def test_what_torch_compile_returns_is_decoded_as_the_vae_in_it(name: str) -> No
     assert torch.equal(result.frames, expected(vae, latent, family.frames))
 
 
+_H3 = {
+    "latent_channels": 4,
+    "block_out_channels": (8,) * 6,
+    "layers_per_block": 1,
+    "norm_num_groups": 2,
+    "decoder_num_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_attention_head_dim": 16,
+    "latents_mean": (0.1,) * 4,
+    "latents_std": (1.5,) * 4,
+}
+
+
+@pytest.mark.parametrize("clips", [1, 2])
+@pytest.mark.parametrize(
+    "name, options, latents",
+    [
+        ("AutoencoderKLMiniMaxH3", _H3, 7),
+        ("AutoencoderVidTok", {"ch": 8}, 3),
+        ("AutoencoderKLKVAEVideo", {"ch": 32, "z_channels": 4}, 3),
+    ],
+)
+def test_video_vaes_that_came_to_diffusers_later(name: str, options: dict[str, Any], latents: int, clips: int) -> None:
+    if not hasattr(diffusers, name):
+        pytest.skip(f"this version of Diffusers has no {name}")
+    torch.manual_seed(0)
+    vae = getattr(diffusers, name)(**options).eval().requires_grad_(False)
+    latent = torch.randn(clips, 4, latents, 2, 3)
+    with torch.inference_mode():
+        pixels = vae.decode(latent)
+    # VidTok's returns a tensor.
+    pixels = getattr(pixels, "sample", pixels).movedim(1, 2).flatten(0, 1)
+
+    frames = async_decode.decode(vae, latent, normalized=False).frames
+
+    assert torch.equal(frames, torch.clamp((pixels + 1) / 2, 0, 1).movedim(1, -1))
+
+
+def test_a_scaling_factor_that_is_none_is_not_guessed() -> None:
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKLHunyuanImage(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        spatial_compression_ratio=2,
+        sample_size=32,
+    )
+
+    with pytest.raises(async_decode.DecodeError, match="is not known here"):
+        async_decode.decode(vae, torch.zeros(1, 4, 2, 2), normalized=True)
+
+
 def _at_a_timestep() -> Any:
     """An LTX VAE as of 0.9.1."""
     torch.manual_seed(0)
