@@ -42,6 +42,11 @@ def connect(ray: Any, address: str) -> None:
         )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise DecodeError(f"ray: {address} cannot be reached: {_refusal(error)}") from error
+    except SystemExit:
+        # Of Ray's own handler, which is there while it connects.
+        if callable(ends):
+            ends(signal.SIGTERM, None)
+        raise
     if callable(ends) and threading.current_thread() is threading.main_thread():
         # Ray has put a handler of its own in the place of the program's.
         signal.signal(signal.SIGTERM, ends)

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.timeout(300)
 from async_decode.cluster import DecodeActor, Options, VAEPlace, decode_many  # noqa: E402
 from async_decode.cluster.actors import _Pool  # noqa: E402
 from async_decode.cluster.clips import Clip, clips_of  # noqa: E402
+from async_decode.cluster.ray_cluster import connect  # noqa: E402
 from async_decode.cluster.shared_folders import check_seen, everywhere, signed  # noqa: E402
 from async_decode.demo import load_latent  # noqa: E402
 from async_decode.errors import DecodeError  # noqa: E402
@@ -526,3 +527,27 @@ def test_places_are_those_of_the_process_that_was_started(
     }
     again = decode_many("in/00.pt", "out/{name}.mkv", options=Options(fps=8))
     assert [line["status"] for line in again.lines] == ["skipped"]
+
+
+@pytest.mark.parametrize("when", ["while it connects", "afterwards"])
+def test_sigterm_is_the_programs_own_though_ray_takes_it(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(BaseException):
+        pass
+
+    def init(**_: Any) -> None:
+        # As Ray does it.
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(number))
+        if when == "while it connects":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def ended(_number: int, _frame: Any) -> None:
+        raise Ended
+
+    monkeypatch.setattr(ray, "init", init)
+    before = signal.signal(signal.SIGTERM, ended)
+    try:
+        with pytest.raises(Ended):
+            connect(ray, "auto")
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
