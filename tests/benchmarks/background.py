@@ -7,6 +7,9 @@ It starts a server of its own, with this checkout as a custom node, and queues b
 latent into one H.264 file, without a sampler. Blocks alternate, one way first and then the other: a prompt of one way
 alone has nothing to overlap with. A block is over when all its files are whole. Weights are random but for the demo's.
 
+With --spool-gb a third way joins them: in the background, with a spool for what the encoder has no time for. It matters
+where a clip is more than the memory for frames that wait; --memory makes that small, in place of a clip that is long.
+
 Idle is where the decoder had nothing to do: from the end of one prompt's last decode step to the beginning of the next
 one's first, by the spans that the pack records on the device's clock. Of each file the frames are counted and hashed;
 it exits with 1 if they are not the same in all, or if anything else was left in the output folder.
@@ -46,6 +49,7 @@ from tests.comfyui.outputs import reports_of
 from tests.comfyui.server import Server
 
 WAYS = ("with the node", "in the background")
+SPOOLED = "in the background, with a spool"
 #: Of each model: its file, the channels of its latent, pixels a latent along each side.
 MODELS = {"wan2.1": ("wan21-full", 16, 8), "ltx": ("ltx-full", 128, 32), "narrow": ("wan21", 16, 8)}
 DEMO = "demo"
@@ -66,6 +70,8 @@ class Ran:
         frames: how many the file holds.
         hash: of these.
         bytes: of the file.
+        spooled: frames that waited on disk.
+        ahead: the longest that any of them waited there, in seconds.
     """
 
     began: float
@@ -77,6 +83,8 @@ class Ran:
     frames: int
     hash: str
     bytes: int
+    spooled: int
+    ahead: float
 
 
 @dataclass(frozen=True)
@@ -119,15 +127,23 @@ class Queue:
     Args:
         server: which runs.
         source: adds to a prompt what gives the latent and the VAE.
+        spool_gb: of the way with a spool.
         options: of the saving node.
     """
 
-    def __init__(self, server: Server, source: Callable[[Prompt], tuple[Output, Output]], **options: Any) -> None:
+    def __init__(
+        self, server: Server, source: Callable[[Prompt], tuple[Output, Output]], *, spool_gb: float, **options: Any
+    ) -> None:
         self._server = server
         self._source = source
         self._options = options
+        self._spool_gb = spool_gb
         self._client = Client(server.url)
         self._saved = 0
+
+    def set_memory(self, size: int) -> None:
+        """How much memory, in bytes, there is for frames that wait."""
+        self._client.post(f"/probe/memory/{size}", {})
 
     def close(self) -> None:
         """Leave the server."""
@@ -153,7 +169,7 @@ class Queue:
             if not result.ok:
                 raise PromptFailed(result)
             ui = result.ui(node)
-            if way == WAYS[1]:
+            if way != WAYS[0]:
                 (report,) = reports_of(ui)
                 ui, at = self._whole(report["run"])
                 over = max(over, at)
@@ -171,7 +187,8 @@ class Queue:
             samples=samples,
             vae=vae,
             filename_prefix=f"{self._saved:04}",
-            finish=way,
+            finish=way.partition(",")[0],
+            spool_gb=self._spool_gb if way == SPOOLED else 0,
             **self._options,
         )
         return prompt, node
@@ -206,6 +223,8 @@ class Queue:
             frames=frames,
             hash=digest,
             bytes=size,
+            spooled=report["spooled"]["frames"] if report["spooled"] else 0,
+            ahead=report["spooled"]["ahead_seconds"] if report["spooled"] else 0.0,
         )
 
 
@@ -260,6 +279,10 @@ def _summary(way: str, blocks: Sequence[Block], prompts: int) -> dict[str, Any]:
         "idle_between_prompts_ms": _milliseconds(gaps),
         "of_which_for_files_ms": _milliseconds(files),
         "stalled_in_a_prompt_ms": _milliseconds([run.stalled for run in ran]),
+        "frames_on_disk": {
+            "mean": round(statistics.mean(run.spooled for run in ran), 1),
+            "waited_at_most_seconds": round(max(run.ahead for run in ran), 3),
+        },
     }
 
 
@@ -284,6 +307,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, default=5, help="of each way (default: 5)")
     parser.add_argument("--prompts", type=int, default=5, help="in a block (default: 5)")
     parser.add_argument("--preset", default="veryfast", help="of H.264 (default: veryfast)")
+    parser.add_argument("--format", default="mp4 (H.264)", help="of the files (default: %(default)s)")
+    parser.add_argument("--spool-gb", type=float, default=0, help="try a spool of this size as well (default: none)")
+    parser.add_argument("--memory", type=float, help="MB of memory for frames that wait (default: the pack's)")
     parser.add_argument("--cpu", action="store_true", help="decode on the CPU")
     parser.add_argument("--scratch", type=Path, help="a folder for weights and videos (default: the system's)")
     parser.add_argument("--out", type=Path, required=True, help="the file for the results")
@@ -317,11 +343,14 @@ def main() -> int:
         source = _source(options.case, models, server.input)
         server.start()
         try:
-            queue = Queue(server, source, preset=options.preset)
+            queue = Queue(server, source, spool_gb=options.spool_gb, preset=options.preset, format=options.format)
+            if options.memory is not None:
+                queue.set_memory(int(options.memory * 1e6))
+            ways = [*WAYS, *([SPOOLED] if options.spool_gb else [])]
             # Where the decoder has a faster form, the first decode of a size proves it.
-            warm = [queue.run(way, 1) for way in (WAYS[0], *WAYS)]
+            warm = [queue.run(way, 1) for way in (WAYS[0], *ways)]
             for number in range(options.blocks):
-                for way in WAYS if number % 2 == 0 else reversed(WAYS):
+                for way in ways if number % 2 == 0 else reversed(ways):
                     blocks.append(queue.run(way, options.prompts))
                     print(f"{way}: {blocks[-1].seconds / options.prompts:.3f} s a prompt", flush=True)
             left = sorted(path.name for path in server.output.rglob("*") if path.is_file())
@@ -338,7 +367,10 @@ def main() -> int:
         "comfyui": core.version,
         **describe(torch.device("cpu" if options.cpu else "cuda")),
         "case": options.case,
+        "format": options.format,
         "preset": options.preset,
+        "spool_gb": options.spool_gb,
+        "megabytes_of_memory_for_frames": options.memory,
         "blocks_of_each_way": options.blocks,
         "prompts_in_a_block": options.prompts,
         "files": {
@@ -348,7 +380,7 @@ def main() -> int:
             "megabytes": round(ran[0].bytes / 1e6, 2),
             "left_behind": left,
         },
-        "ways": [_summary(way, blocks, options.prompts) for way in WAYS],
+        "ways": [_summary(way, blocks, options.prompts) for way in ways],
     }
     medians = [way["seconds_a_prompt"]["median"] for way in found["ways"]]
     found["background_over_with_the_node"] = round(medians[1] / medians[0], 3)

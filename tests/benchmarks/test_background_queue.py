@@ -18,7 +18,8 @@ SCRIPT = Path(__file__).parent / "background.py"
 @pytest.mark.parametrize("core", core_params()[:1])
 def test_both_ways_save_the_same_frames(core: Core, tmp_path: Path) -> None:
     out = tmp_path / "background.json"
-    options = ["--case", "narrow:16x24:5", "--cpu", "--blocks", "1", "--prompts", "2", "--out", str(out)]
+    options = ["--case", "narrow:16x24:5", "--cpu", "--blocks", "1", "--prompts", "2", "--spool-gb", "1"]
+    options += ["--memory", "0", "--out", str(out)]
 
     ran = subprocess.run(
         [sys.executable, str(SCRIPT), *options],
@@ -31,14 +32,18 @@ def test_both_ways_save_the_same_frames(core: Core, tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     found = json.loads(out.read_text())
     assert found["files"] == {
-        "whole": 4,
+        "whole": 6,
         "frames": 17,
         "same_frames": True,
         "megabytes": found["files"]["megabytes"],
         "left_behind": [],
     }
-    with_the_node, in_the_background = found["ways"]
-    assert [way["way"] for way in found["ways"]] == ["with the node", "in the background"]
+    with_the_node, in_the_background, _ = found["ways"]
+    assert [way["way"] for way in found["ways"]] == [
+        "with the node",
+        "in the background",
+        "in the background, with a spool",
+    ]
     for way in found["ways"]:
         assert way["prompts"] == 2 and way["decoding_seconds"] > 0 and 0 < way["decoder_busy_share"] <= 1
         assert way["idle_between_prompts_ms"]["mean"] > 0

@@ -281,6 +281,11 @@ export class PipelineElement {
         !bounded,
       ]);
     }
+    if (report.spooled) {
+      const { frames, ahead_seconds } = report.spooled;
+      const values = { count: String(frames), time: secondsText(ahead_seconds) };
+      chips.push([message("spooled", values), message("spooledTitle", values), false]);
+    }
     if (saved && run.outcome === "completed") {
       const times = { hidden: secondsText(saved.hidden), saving: secondsText(saved.saving) };
       chips.push([message("hidden", times), message("hiddenTitle", times), false]);

@@ -31,6 +31,7 @@ export const MOST_BLOCKS = 1200;
  * @property {number | null} hidden_share
  * @property {{ kind: string, exact: boolean, bounded: boolean, detail?: string } | null} decoding
  * @property {string[]} warnings
+ * @property {{ frames: number, ahead_seconds: number } | null} [spooled] what waited on disk
  * @property {string} summary
  * @property {string | null} bottleneck
  * @property {string} advice in English

@@ -45,6 +45,8 @@ export const MESSAGES = {
   summary: "{frames} of {size} in {time} ({rate})",
   hidden: "{hidden} of {saving} hidden",
   hiddenTitle: "{hidden} of the {saving} of copying and saving passed while frames were decoded",
+  spooled: "{count} frames on disk",
+  spooledTitle: "So many frames waited on disk for their file; decoding was up to {time} ahead",
   exact: "exact",
   exactTitle: "The frames are those of VAE Decode, bit for bit",
   inexact: "not exact",
