@@ -40,6 +40,8 @@ _TERMINATE_SECONDS = 1.0
 _EXIT_SECONDS = 10.0
 #: Windows has no SIGKILL, and ends a process in one way only.
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+#: What ends a process that writes more into a file than it may; Windows has no such limit.
+_TOO_LARGE: int | None = getattr(signal, "SIGXFSZ", None)
 #: Windows would open a console for it, and would send it our Ctrl+C; both names exist there only.
 _NO_CONSOLE = getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
@@ -348,6 +350,8 @@ def _status(returncode: int) -> str:
 def _remedy(returncode: int, tail: str) -> str:
     if "No space left" in tail or "Disk quota" in tail:
         return "Free some space, or choose another folder."
+    if _TOO_LARGE is not None and returncode == -_TOO_LARGE:
+        return "Its file has grown as large as one may be here: raise that limit (ulimit -f), or write less."
     if returncode < 0:
         return "It was ended from outside, or by running out of memory; see the system's log, and try again."
     return "See its message above; another format or quality, or another ffmpeg (IMAGEIO_FFMPEG_EXE) may help."

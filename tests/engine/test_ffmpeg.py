@@ -116,6 +116,15 @@ def test_full_disk_is_named_with_a_remedy(tmp_path: Path) -> None:
 
 
 @posix
+def test_a_file_that_may_not_grow_any_more_is_named_with_a_remedy(tmp_path: Path) -> None:
+    fake = script(tmp_path, "trap - XFSZ\nkill -s XFSZ $$\n")
+    process = FFmpegProcess([], executable=fake)
+
+    with pytest.raises(FFmpegError, match=r"(?s)killed by SIGXFSZ.*ulimit -f"):
+        process.finish()
+
+
+@posix
 def test_only_the_end_of_long_messages_is_kept(tmp_path: Path) -> None:
     fake = script(tmp_path, "head -c 300000 /dev/zero | tr '\\0' x >&2\necho the end >&2\nexit 3\n")
     process = FFmpegProcess([], executable=fake)

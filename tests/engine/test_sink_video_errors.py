@@ -278,6 +278,7 @@ def test_full_disk_while_frames_come_is_named_with_a_remedy(tmp_path: Path) -> N
         sink.abort()
 
         assert files_in(disk) == ([] if sink.path is None else ["a_00001_cut-short.mp4"])
+        assert len(sink.notes) == len(set(sink.notes))
 
 
 @linux

@@ -304,7 +304,10 @@ class Encoding:
             rough = "in fragments, which some editors do not open"
             if not self._options.video.fragments:
                 rough = "without an index, which some players seek by"
-            self.notes.append(f"the video stays {rough}: {error}")
+            note = f"the video stays {rough}: {error}"
+            # What was cut short is tried once more, and fails of the same.
+            if note not in self.notes:
+                self.notes.append(note)
 
     def _published(self, made: Path, *, cut_short: bool) -> Path:
         """Give the file its name; where that fails, what it lacks is said with the place where it stays."""
