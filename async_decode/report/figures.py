@@ -61,8 +61,8 @@ class Spooled:
     """What waited on disk for a sink that was slower than the decoder.
 
     Attributes:
-        frames: how many; each sink counts a frame for itself.
-        bytes: of these, as they were; ``packed_bytes``: as they lay on disk.
+        frames: how many; one that waited for two sinks is one.
+        bytes: of these, once for each sink, as they were; ``packed_bytes``: as they lay on disk.
         most_bytes: on disk at once.
         ahead_seconds: the longest that any of them waited there: how far decoding was ahead.
     """

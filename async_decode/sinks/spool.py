@@ -92,9 +92,9 @@ class Spool:
 
     Attributes:
         notes: why it held less than it was offered, one sentence each, for people to read.
-        frames: how many it has taken so far.
-        bytes: of these, as they were.
-        packed_bytes: of these, as they lay on disk.
+        frames: how many it has taken so far; one that waited for two sinks is one.
+        bytes: of what it has taken, as it was.
+        packed_bytes: of that, as it lay on disk.
         most_bytes: on disk at once.
         ahead_seconds: the longest that any of them waited there.
     """
@@ -114,6 +114,8 @@ class Spool:
         self._files: set[_File] = set()
         #: On disk, and what chunks on their way may take.
         self._used = self._promised = 0
+        #: The first frame of each chunk that it has taken.
+        self._taken: set[int] = set()
         self._is_broken = False
 
     def open(self, recorder: Recorder) -> None:
@@ -230,7 +232,9 @@ class Spool:
             if is_last:
                 self._promised -= stored.bytes
                 if not stored.lost:
-                    self.frames += stored.frames
+                    if stored.first_index not in self._taken:
+                        self._taken.add(stored.first_index)
+                        self.frames += stored.frames
                     self.bytes += stored.bytes
                     self.packed_bytes += sum(size for _, _, size in stored.places.values())
         if length and self._recorder is not None:

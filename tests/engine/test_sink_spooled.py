@@ -170,6 +170,24 @@ def test_the_decoder_is_done_before_the_sink_and_not_a_bit_is_lost(
     assert report.to_json()["spooled"]["frames"] == report.spooled.frames
 
 
+@pytest.mark.usefixtures("little_memory")
+def test_a_frame_that_waits_for_two_sinks_is_one_frame(tmp_path: Path) -> None:
+    sinks, frames = [gate(tmp_path), gate(tmp_path)], clip()
+    pipeline = FramePipeline(sinks, chunk_size=2, finish=FinishedFrames(), total_frames=FRAMES, spool=GB)
+
+    with pipeline:
+        for frame in frames:
+            pipeline.submit(frame[None])
+        pipeline.end()
+        pipeline.copied.result(PATIENCE)
+        for sink in sinks:
+            let_go(sink, FRAMES // 2, 2)
+
+    assert pipeline.report.spooled is not None
+    assert FRAMES // 2 < pipeline.report.spooled.frames < FRAMES
+    assert pipeline.report.spooled.bytes > FRAMES * frames[0].nbytes
+
+
 def test_a_sink_that_keeps_up_never_has_the_disk_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_file(_: Path) -> None:
         raise AssertionError("a file was made")
