@@ -532,6 +532,20 @@ def test_warnings_come_before_what_may_be_cut_off(front_end: FrontEnd) -> None:
     assert shown[1]["chips"] == ["⚠", "exact", "bounded", "15 s of 30 s hidden"]
 
 
+def test_frames_that_waited_on_disk_are_told(front_end: FrontEnd) -> None:
+    spooled = {"frames": 61, "ahead_seconds": 4.0}
+    report = {**REPORT, "outcome": "completed", "frames": 81, "spooled": spooled}
+    ended = {"running": False, "received": 81, "written": 81, "total": 81, "seconds": 376, "report": report}
+    without = {**ended, "report": {**report, "spooled": None}}
+
+    shown = [
+        front_end.page.evaluate(TOLD, [FOLDER, [], "AsyncVAEDecodeSaveVideo", [news], 0])[0]
+        for news in (ended, without)
+    ]
+
+    assert [one["chips"] for one in shown] == [["exact", "bounded", "61 frames on disk"], ["exact", "bounded"]]
+
+
 def test_how_it_ended_is_in_view_in_the_narrowest_node(front_end: FrontEnd) -> None:
     report = {**REPORT, "outcome": "cancelled", "frames": 80, "width": 1280, "height": 720, "fps": 0.213}
     report |= {"warnings": ["look"]}
