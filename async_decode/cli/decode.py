@@ -51,6 +51,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--tiling", action="store_true", help="let Diffusers' VAE decode in its own tiles")
     add("--normalized", choices=("auto", "yes", "no"), default="auto", help="mean and deviation are still to be undone")
     add("--sigma-data", type=float, help="of Cosmos' pipelines")
+    add(
+        "--decode-timestep",
+        type=float,
+        help="of VAEs that decode at one (LTX-Video since 0.9.1), as of their pipelines",
+    )
+    add("--decode-noise-scale", type=float, help="of their noise (default: the timestep)")
+    add("--seed", type=whole_number(0, 2**64 - 1), help="of their noise, for every clip (default: 0)")
     add("--device", type=a_device, help="cpu, cuda:1, … (default: cuda where there is one)")
     add(
         "--chunk-size",
@@ -112,6 +119,9 @@ def run(options: argparse.Namespace) -> int:
         normalized=normalized,
         sigma_data=options.sigma_data,
         tiling=options.tiling,
+        decode_timestep=options.decode_timestep,
+        decode_noise_scale=options.decode_noise_scale,
+        seed=options.seed,
         chunk_size=options.chunk_size,
     )
     try:

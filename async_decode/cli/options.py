@@ -76,8 +76,9 @@ def in_flags(message: str) -> str:
         return f"--{_FLAGS.get(name, name).replace('_', '-')}" + ("" if value == "True" else f" {value}")
 
     names = "fps|overwrite|normalized|ray|workers|device|sigma_data|tiling|dtype|class_name|config|repeats|writers"
-    names += "|quality|preset|compression|color_space|trim_to_sound|ping_pong"
-    return re.sub(rf"\b({names})=('[^']*'|[\w./-]*\w)", flag, message)
+    names += "|quality|preset|compression|color_space|trim_to_sound|ping_pong|decode_timestep|decode_noise_scale|seed"
+    message = re.sub(rf"\b({names})=('[^']*'|[\w./-]*\w)", flag, message)
+    return re.sub(r"\bdecode_(timestep|noise_scale)\b", lambda found: f"--{found[0].replace('_', '-')}", message)
 
 
 def a_device(text: str) -> torch.device:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ..adapters.diffusers_timestep import check_timestep
 from ..adapters.source import Source, source_of
 from ..demo import WEIGHTS_PATH, load_vae
 from ..errors import DecodeError
@@ -46,6 +47,9 @@ class VAEPlace:
         normalized: as of ``async_decode.decode``. Default: ``"auto"``.
         sigma_data: as of ``async_decode.decode``. Default: ``None``.
         tiling: let Diffusers' VAE decode in its tiles. Default: ``False``.
+        decode_timestep: as of ``async_decode.decode``. Default: ``None``.
+        decode_noise_scale: as of ``async_decode.decode``. Default: ``None``, ``decode_timestep``.
+        seed: of the noise at that timestep: every clip's begins with it, wherever it is decoded. Default: ``None``, 0.
         chunk_size: images that are decoded at a time. Default: ``4``.
     """
 
@@ -57,6 +61,9 @@ class VAEPlace:
     normalized: bool | str = "auto"
     sigma_data: float | None = None
     tiling: bool = False
+    decode_timestep: float | None = None
+    decode_noise_scale: float | None = None
+    seed: int | None = None
     chunk_size: int = 4
 
     def check(self) -> None:
@@ -66,6 +73,11 @@ class VAEPlace:
             DecodeError: it is not; the message names the place, or the value.
         """
         self.files()
+        for name in ("decode_noise_scale", "seed"):
+            if getattr(self, name) is not None and self.decode_timestep is None:
+                raise DecodeError(
+                    f"{name}={getattr(self, name)} is of the noise that belongs to a timestep; say decode_timestep too"
+                )
         if self.path is not None and self.comfyui is None:
             if self.class_name is None and Path(self.path).is_file():
                 raise DecodeError(
@@ -80,6 +92,7 @@ class VAEPlace:
             "normalized": self.normalized is True,
             "sigma_data": self.sigma_data is not None,
             "tiling": self.tiling,
+            "decode_timestep": self.decode_timestep is not None,
         }
         for name in (name for name, given in useless.items() if given):
             whose = "the embedded VAE" if self.comfyui is None else "ComfyUI"
@@ -129,7 +142,9 @@ class VAEPlace:
                 while block := file.read(1 << 24):
                     told.update(block)
         facts = [self.class_name, self.dtype, self.normalized, self.sigma_data, self.tiling, self.comfyui is not None]
-        told.update(json.dumps([*facts, self.chunk_size]).encode())
+        # Only where they are said: what was made before there were such options is whole still.
+        at = [] if self.decode_timestep is None else [self.decode_timestep, self.decode_noise_scale, self.seed or 0]
+        told.update(json.dumps([*facts, *at, self.chunk_size]).encode())
         return told.hexdigest()
 
     def load(self, device: torch.device | str) -> LoadedVAE:
@@ -202,6 +217,7 @@ class _Diffusers:
             vae = getattr(kind, load)(str(path), torch_dtype=_TYPES[place.dtype], **options)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise DecodeError(f"vae: {path} could not be loaded as {kind.__name__}: {error}") from error
+        check_timestep(vae, timestep=place.decode_timestep, noise_scale=place.decode_noise_scale)
         self._vae: Any = vae.eval().requires_grad_(False).to(device)
         if place.tiling:
             self._vae.enable_tiling()
@@ -211,7 +227,17 @@ class _Diffusers:
         if normalized == "auto" and file.of_comfyui:
             # What ComfyUI keeps is what its VAE takes, which for LTX is before mean and standard deviation.
             normalized = type(self._vae).__name__.startswith("AutoencoderKLLTX")
-        return source_of(self._vae, file.latent, normalized=normalized, sigma_data=self._place.sigma_data)
+        place = self._place
+        return source_of(
+            self._vae,
+            file.latent,
+            normalized=normalized,
+            sigma_data=place.sigma_data,
+            decode_timestep=place.decode_timestep,
+            decode_noise_scale=place.decode_noise_scale,
+            # On the CPU, so that every device gets the same noise.
+            generator=None if place.decode_timestep is None else torch.Generator().manual_seed(place.seed or 0),
+        )
 
 
 def _vae_folder(path: Path) -> Path:

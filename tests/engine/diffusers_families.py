@@ -72,6 +72,23 @@ def expected(vae: Any, latent: Tensor, frames: int) -> Tensor:
     return torch.clamp((pixels.float() + 1.0) / 2.0, 0, 1).movedim(1, -1)
 
 
+def at_a_timestep() -> Any:
+    """An LTX VAE as of 0.9.1."""
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKLLTXVideo(
+        latent_channels=8,
+        block_out_channels=(8, 16, 16, 16),
+        decoder_block_out_channels=(16, 16, 16, 16),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+        upsample_factor=(1, 1, 1, 1),
+        decoder_inject_noise=(False,) * 5,
+        timestep_conditioning=True,
+    )
+    vae.latents_std.fill_(1.5)
+    return vae.eval().requires_grad_(False)
+
+
 def _small_windows(vae: Any) -> None:
     """Framewise decoding in windows of two latents."""
     vae.use_framewise_decoding = True

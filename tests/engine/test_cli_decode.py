@@ -459,6 +459,63 @@ def test_a_vae_of_diffusers_in_a_folder(tmp_path: Path) -> None:
     assert len(hashes) == 1
 
 
+def test_a_vae_that_decodes_at_a_timestep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
+    import async_decode
+    from async_decode.sinks.frames_hash import FramesHash
+    from tests.engine.diffusers_families import at_a_timestep
+
+    vae = at_a_timestep()
+    vae.save_pretrained(tmp_path / "vae")
+    latents = [torch.randn(1, 8, n, 2, 3, generator=torch.Generator().manual_seed(n)) for n in (2, 1)]
+    for name, latent in zip("ab", latents, strict=True):
+        save(tmp_path / "in" / f"{name}.pt", latent)
+    given = [str(tmp_path / "in"), "--vae", str(tmp_path / "vae"), "--normalized", "yes"]
+    report = tmp_path / "clips" / "async-decode.jsonl"
+
+    def hashes(seed: int, noise_scale: float | None) -> set[str]:
+        """What Python decodes, with a generator of its own for each clip."""
+        found = set()
+        for latent in latents:
+            told = FramesHash()
+            generator = torch.Generator().manual_seed(seed)
+            how: dict[str, Any] = {"decode_timestep": 0.05, "decode_noise_scale": noise_scale, "generator": generator}
+            async_decode.decode(vae, latent, told, normalized=True, **how)
+            found.add(told.hexdigest)
+        return found
+
+    assert run(tmp_path, *given) == 2
+    assert "say --decode-timestep and --decode-noise-scale as" in capsys.readouterr().err
+    assert run(tmp_path, *given, "--seed", "7") == 2
+    assert (
+        "error: --seed 7 is of the noise that belongs to a timestep; say --decode-timestep" in capsys.readouterr().err
+    )
+    assert run(tmp_path, *given, "--decode-timestep", "nan") == 2
+    assert "error: --decode-timestep: expected a number, got nan" in capsys.readouterr().err
+    assert not report.exists()
+
+    at = [*given, "--decode-timestep", "0.05"]
+    assert run(tmp_path, *at) == 0
+    assert {line["hash"] for line in lines(report)} == hashes(0, None)
+    assert run(tmp_path, *at, "--seed", "0") == 0
+    assert len(lines(report)) == 2, "0 is the default, and all is whole"
+    assert run(tmp_path, *at, "--seed", "7", "--decode-noise-scale", "0.025") == 0
+    assert {line["hash"] for line in lines(report)[2:]} == hashes(7, 0.025)
+
+
+def test_a_timestep_for_a_vae_that_has_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    diffusers = pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
+    diffusers.AutoencoderKLWan(base_dim=8, z_dim=4).save_pretrained(tmp_path / "vae")
+    save(tmp_path / "a.pt", small())
+
+    assert run(tmp_path, str(tmp_path / "a.pt"), "--vae", str(tmp_path / "vae"), "--decode-timestep", "0.05") == 2
+    assert (
+        "--decode-timestep: this AutoencoderKLWan decodes without a timestep; leave it out" in capsys.readouterr().err
+    )
+    assert run(tmp_path, str(tmp_path / "a.pt"), "--decode-timestep", "0.05") == 2
+    assert "but the embedded VAE decodes here, got --decode-timestep 0.05" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's here")
 @pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_clean_and_the_next_run_goes_on(tmp_path: Path, ends: signal.Signals) -> None:
