@@ -26,6 +26,14 @@ id => {
     && images.every(({ src }) => src.startsWith("blob:"));
 }
 """
+#: How far the advice, of two lines here, stands below the words of the axis, in pixels of the node.
+ROOM_FOR_ADVICE = """
+() => Math.min(...[...document.querySelectorAll(".async-vae-decode-view")].map((view) => {
+  const scale = view.getBoundingClientRect().width / view.offsetWidth;
+  const words = [...view.querySelectorAll(".axis span")].map((word) => word.getBoundingClientRect().bottom);
+  return (view.querySelector(".advice").getBoundingClientRect().top - Math.max(...words)) / scale;
+}))
+"""
 VIEW = """id => [...document.querySelectorAll(".async-vae-decode-view")].map((view) => view.innerText).join(" ")"""
 
 
@@ -88,6 +96,7 @@ def test_a_video_is_shown_when_it_is_whole(
     shows_video(front_end, node, "whole", [96, 64])
     front_end.screenshot("background-saved", node)
     assert ".mp4" in page.evaluate(VIEW, node)
+    assert page.evaluate(ROOM_FOR_ADVICE) > -3, "the advice is written over the axis"
 
     # From the cache: what the node returned says that the file is not whole.
     front_end.wait(front_end.queue())

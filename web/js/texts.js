@@ -45,7 +45,7 @@ export const MESSAGES = {
   summary: "{frames} of {size} in {time} ({rate})",
   hidden: "{hidden} of {saving} hidden",
   hiddenTitle: "{hidden} of the {saving} of copying and saving passed while frames were decoded",
-  spooled: "{count} frames on disk",
+  spooled: "frames on disk: {count}",
   spooledTitle: "So many frames waited on disk for their file; decoding was up to {time} ahead",
   exact: "exact",
   exactTitle: "The frames are those of VAE Decode, bit for bit",
