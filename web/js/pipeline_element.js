@@ -10,7 +10,7 @@ import { adviceText, clockText, message, numberText, secondsText } from "./texts
  */
 
 /** Pixels that the view takes in a node, at zoom 1, and those of a file's name. */
-const [HEIGHT, FILE_HEIGHT] = [172, 20];
+const [HEIGHT, FILE_HEIGHT] = [172, 25];
 
 const SVG = "http://www.w3.org/2000/svg";
 const LANES = /** @type {const} */ (["decode", "copy", "save"]);
