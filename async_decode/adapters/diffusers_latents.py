@@ -2,7 +2,8 @@
 
 With ``output_type="latent"`` most pipelines stop before they undo the VAE's mean, standard deviation, scaling and
 shift, and some hand on rows of tokens in place of pictures. What is done here is what each pipeline does next, in its
-order and in its types, so that the bits are those of the pipeline. LTX-2's pipelines have done it already.
+order and in its types, so that the bits are those of the pipeline. LTX-2's pipelines have done it already;
+Sana's, which may have the same VAE, have not (and round otherwise).
 
 Whether it still has to be done cannot be seen: both kinds of latents are numbers of about the same size, and the wrong
 guess gives pale or garish pictures without a word. So nothing is guessed.
@@ -60,7 +61,7 @@ def latents_for(
         latent = _unpacked(vae, latent, size)
         from_pipeline = True
     if normalized == "auto":
-        normalized = _is_normalized(vae, from_pipeline=from_pipeline)
+        normalized = _is_normalized(vae, latents, from_pipeline=from_pipeline)
     if not isinstance(normalized, bool):
         raise DecodeError(f"normalized: expected True, False or 'auto', got {normalized!r}")
     if sigma_data is not None and not (isinstance(sigma_data, int | float) and 0 < sigma_data < math.inf):
@@ -113,9 +114,14 @@ def _tensor(latents: Any) -> Tensor:
     return latents
 
 
-def _is_normalized(vae: Any, *, from_pipeline: bool) -> bool:
-    if from_pipeline:
-        return not is_family(vae, "AutoencoderKLLTX2Video")
+def _is_normalized(vae: Any, latents: Any, *, from_pipeline: bool) -> bool:
+    if from_pipeline and not is_family(vae, "AutoencoderKLLTX2Video"):
+        return True
+    if type(latents).__name__.startswith("Sana"):
+        return True
+    # With the sound behind it, or with that and keyframes: LTX-2's. A tuple of one, or of three, may be Sana's.
+    if type(latents).__name__.startswith("LTX") or (isinstance(latents, tuple) and len(latents) in (2, 4)):
+        return False
     # LTX has its mean and standard deviation beside its weights.
     moved = [vae.config.get("latents_mean"), vae.config.get("shift_factor"), vae._buffers.get("latents_mean")]
     scaled = [vae.config.get("latents_std"), vae.config.get("scaling_factor"), vae._buffers.get("latents_std")]

@@ -445,6 +445,28 @@ def _as_pipelines_return_it(family: Family) -> torch.Tensor:
     return latent.unsqueeze(0) if family.name == "Stable Video Diffusion" else latent
 
 
+def test_a_vae_of_ltx_2_is_told_by_whose_output_it_gets() -> None:
+    """LTX-2's pipelines have undone mean and deviation of the latents that they return, Sana-Video's have not."""
+    from diffusers.pipelines.ltx2.pipeline_output import LTX2PipelineOutput
+
+    sana = pytest.importorskip("diffusers.pipelines.sana_video.pipeline_output")
+    family = BY_NAME["LTX-2"]
+    vae, latent = family.vae(), family.latent()
+    vae.latents_mean.fill_(0.1), vae.latents_std.fill_(1.5)
+    # The last lines of SanaVideoPipeline.
+    undone = latent / (1.0 / vae.latents_std.view(1, -1, 1, 1, 1)) + vae.latents_mean.view(1, -1, 1, 1, 1)
+    as_it_is = expected(vae, latent, family.frames)
+
+    from_sana = async_decode.decode(vae, sana.SanaVideoPipelineOutput(frames=latent)).frames
+
+    torch.testing.assert_close(from_sana, expected(vae, undone, family.frames))
+    for output in (LTX2PipelineOutput(frames=latent, audio=None), (latent, None)):
+        assert torch.equal(async_decode.decode(vae, output).frames, as_it_is)
+    for output in ((latent,), (latent, None, latent), latent):
+        with pytest.raises(async_decode.DecodeError, match="say normalized=True"):
+            async_decode.decode(vae, output)
+
+
 def test_cosmos_mean_and_deviation_are_by_time() -> None:
     family = BY_NAME["Cosmos"]
     vae, latent = family.vae(), family.latent()
