@@ -543,7 +543,7 @@ def test_frames_that_waited_on_disk_are_told(front_end: FrontEnd) -> None:
         for news in (ended, without)
     ]
 
-    assert [one["chips"] for one in shown] == [["exact", "bounded", "61 frames on disk"], ["exact", "bounded"]]
+    assert [one["chips"] for one in shown] == [["exact", "bounded", "frames on disk: 61"], ["exact", "bounded"]]
 
 
 def test_how_it_ended_is_in_view_in_the_narrowest_node(front_end: FrontEnd) -> None:
