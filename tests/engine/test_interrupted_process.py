@@ -20,7 +20,7 @@ from async_decode.sinks import VIDEO_FORMATS, ImageFilesSink, PngEncoder, VideoS
 from async_decode.sinks.files import OutputNames
 from tests.engine.sink_tools import PATIENCE, clip_of, decode, pictures, psnr, run_ffmpeg, save
 
-#: Large enough that most of the time some file is half-written.
+#: Large enough that some file is half-written for much of the time.
 FRAMES = pictures(4, 256, 384)
 
 
@@ -35,7 +35,6 @@ def save_for_ever(folder: Path, told: multiprocessing.connection.Connection) -> 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork and kill -9")
 def test_every_png_of_a_killed_program_opens(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    halves = 0
     for number in range(6):
         folder = tmp_path / str(number)
         receiver, sender = context.Pipe(duplex=False)
@@ -44,27 +43,41 @@ def test_every_png_of_a_killed_program_opens(tmp_path: Path) -> None:
         for _ in range(number + 1):
             assert receiver.poll(PATIENCE)
             receiver.recv()
+        stop_in_the_midst_of_a_file(program, folder)
 
         program.kill()
 
         program.join(PATIENCE)
         assert program.exitcode == -signal.SIGKILL
         whole, parts = sorted(folder.glob("*.png")), sorted(folder.glob("*.png.part"))
-        assert len(whole) >= 4 * (number + 1)
+        assert len(whole) >= 4 * (number + 1) and parts
         assert len(whole) + len(parts) == len(list(folder.iterdir()))
         # Each of the four frames has its own bytes: a file that holds less, or another's, is none of them.
         for path in whole:
             with Image.open(path) as image:
                 image.load()
                 assert any(np.array_equal(np.asarray(image), frame) for frame in FRAMES), path
-        halves += len(parts)
         # A name that was claimed then is not given again, nor is a file of then replaced.
         before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
         later = ImageFilesSink(OutputNames(folder, "a"), PngEncoder(compress_level=1), writers=1)
         save(later, FRAMES[:2])
         assert not set(later.files) & set(before)
         assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert halves, "every kill fell between two files: the test has not seen what it is for"
+
+
+def stop_in_the_midst_of_a_file(program: multiprocessing.process.BaseProcess, folder: Path) -> None:
+    """Stop a program that goes on saving, when there is a file that it has begun and not ended."""
+    assert program.pid is not None
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        os.kill(program.pid, signal.SIGSTOP)
+        while Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            assert time.monotonic() < deadline, "it does not stop"
+        if any(folder.glob("*.png.part")):
+            return
+        os.kill(program.pid, signal.SIGCONT)
+        time.sleep(0.002)
+    raise TimeoutError("every stop fell between two files")
 
 
 def save_video(folder: Path, name: str, frames: np.ndarray, told: multiprocessing.connection.Connection) -> None:
