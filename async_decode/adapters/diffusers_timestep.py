@@ -55,6 +55,8 @@ def check_timestep(
         DecodeError: it wants one and there is none, or the other way round; or one of them is no number.
     """
     name = type(vae).__name__
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise DecodeError(f"generator: expected one torch.Generator, got {type(generator).__name__}; decode each clip")
     if not fact_of(vae, "timestep_conditioning"):
         given = {"decode_timestep": timestep, "decode_noise_scale": noise_scale, "generator": generator}
         for option, value in given.items():

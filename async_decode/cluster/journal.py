@@ -96,7 +96,10 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._held is not None:
+        if self._held is not None and fcntl is not None:
+            # A process that was forked meanwhile would keep it.
+            with suppress(OSError):
+                fcntl.flock(self._held, fcntl.LOCK_UN)
             self._held.close()
             self._held = None
 

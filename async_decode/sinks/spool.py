@@ -13,6 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -125,6 +126,10 @@ class Spool:
             recorder: where to record what is packed.
         """
         self._recorder = recorder
+        with self._lock:
+            # Where no thread can be started, that is told before any chunk is on its way.
+            if self._workers is None:
+                self._workers = Workers("spool", self._count, growing=True)
 
     def admits(self, size: int) -> bool:
         """Whether a chunk of ``size`` bytes has room; if so, ``store`` must follow, or ``forget``."""
@@ -161,10 +166,8 @@ class Spool:
         stored = Stored(first_index, frames.shape, frames.dtype, done, time.perf_counter_ns(), frames.nbytes, height)
         starts = range(0, len(lines), height)
         stored.left = len(starts)
-        with self._lock:
-            if self._workers is None:
-                self._workers = Workers("spool", self._count, growing=True)
-            workers = self._workers
+        workers = self._workers
+        assert workers is not None, "open() comes first"
         for start in starts:
             workers.submit(functools.partial(self._put, stored, lines[start : start + height], start))
 
@@ -269,7 +272,9 @@ class Spool:
         if of in self._files:
             self._files.discard(of)
             self._used -= of.size
-            of.file.close()
+            # A disk over the network may tell only now that it was full; nobody reads this file any more.
+            with suppress(OSError):
+                of.file.close()
         if of is self._file:
             self._file = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from async_decode.cluster import Options, decode_many
+from async_decode.cluster.journal import Journal
 from async_decode.demo import load_latent
 from async_decode.errors import SinkError
 
@@ -209,3 +211,22 @@ def test_a_second_run_with_the_same_report_is_refused_while_the_first_one_writes
 
     assert refused and [line["status"] for line in outcome.lines] == ["done"]
     assert _status(latents, "{name}.mkv", fps=8) == "skipped"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_forked_process_does_not_keep_the_report(tmp_path: Path) -> None:
+    clip = tmp_path / "report.jsonl"
+    clip.touch()
+    ends, end = os.pipe()
+    with Journal(clip):
+        child = os.fork()
+        if not child:
+            os.close(end)
+            os.read(ends, 1)
+            os._exit(0)
+    try:
+        with Journal(clip):
+            pass
+    finally:
+        os.close(end)
+        os.waitpid(child, 0)

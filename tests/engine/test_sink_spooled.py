@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from async_decode import Cancelled, FramePipeline, PixelFormat, SinkError
+from async_decode import Cancelled, FramePipeline, PixelFormat, Recorder, SinkError
 from async_decode.device.conversion import FinishedFrames
 from async_decode.frames import FrameArray
 from async_decode.sinks import ImageFilesSink, PngEncoder, VideoSink
 from async_decode.sinks import spool as spool_module
 from async_decode.sinks import spooled as spooled_module
 from async_decode.sinks.files import OutputNames
+from async_decode.sinks.nameless import NamelessFile
+from async_decode.sinks.spool import Spool
 from async_decode.sinks.video.catalogue import VIDEO_FORMATS
 from tests.engine.sink_tools import PATIENCE, decode, nothing_survives, sink_threads, small_disk
 from tests.engine.toy import CollectSink, GateSink
@@ -415,3 +417,23 @@ def test_its_threads_are_gone_with_the_run(tmp_path: Path) -> None:
     run_through(sink, clip(), spool=GB)
 
     assert sink_threads() == before
+
+
+def test_a_disk_that_tells_only_when_a_file_is_closed_that_it_was_full_is_a_full_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(NamelessFile, "write", full)
+    monkeypatch.setattr(NamelessFile, "close", full)
+    spool, told = Spool(tmp_path, 1 << 30), threading.Event()
+    spool.open(Recorder())
+    frames = np.zeros((2, 8, 8, 3), np.uint8)
+    assert spool.admits(frames.nbytes)
+
+    spool.store(frames, 0, lambda stored: told.set() if stored is None else None)
+
+    assert told.wait(PATIENCE), "the chunk is still on its way"
+    spool.close()
+    assert "took no more" in spool.notes[0]
