@@ -20,8 +20,8 @@ import json
 import os
 from contextlib import suppress
 from datetime import datetime, timezone
+from io import FileIO
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from ..errors import SinkError
 from ..sinks.files import file_error
@@ -59,13 +59,13 @@ class Journal:
         #: Marks of what stores had when they were looked at, by place.
         self._in_stores: dict[str, str] = {}
         check_folder(self.path)
-        self._held: IO[bytes] | None = None
+        self._held: FileIO | None = None
         # What another run is still writing is not read: it would be decoded again.
         with suppress(OSError):
             if self.path.exists():
                 self._hold()
         try:
-            texts = self.path.read_bytes().split(b"\n") if self.path.exists() else []
+            texts = self._read().split(b"\n")
         except OSError as error:
             raise SinkError(f"report: {self.path} cannot be read: {error.strerror}; name another place") from error
         strange = 0
@@ -96,10 +96,11 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._held is not None and fcntl is not None:
+        if self._held is not None:
             # A process that was forked meanwhile would keep it.
             with suppress(OSError):
-                fcntl.flock(self._held, fcntl.LOCK_UN)
+                if fcntl is not None:
+                    fcntl.flock(self._held, fcntl.LOCK_UN)
             self._held.close()
             self._held = None
 
@@ -110,11 +111,15 @@ class Journal:
             SinkError: another run has it.
             OSError: it cannot be written.
         """
-        if self._held is not None or fcntl is None:
+        if self._held is not None and not self.path.exists():
+            # Somebody has removed it.
+            self.__exit__()
+        if self._held is not None:
             return
-        file = open(self.path, "ab")  # noqa: SIM115
+        file = open(self.path, "ab+", buffering=0)  # noqa: SIM115
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.close()
             raise SinkError(
@@ -124,6 +129,13 @@ class Journal:
             # A file system without locks.
             pass
         self._held = file
+
+    def _read(self) -> bytes:
+        # Through what holds it: with SMB nothing else may read or write a file that is locked.
+        if self._held is not None:
+            self._held.seek(0)
+            return self._held.read()
+        return self.path.read_bytes() if self.path.exists() else b""
 
     def write(self, line: Line) -> None:
         """Add a line, and see it on the disk.
@@ -136,13 +148,15 @@ class Journal:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._hold()
-            with open(self.path, "ab+") as file:
-                # A line that was cut off by a crash must not take this one with it.
-                if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-                    file.write(b"\n")
-                file.write((json.dumps(line) + "\n").encode())
-                file.flush()
-                os.fsync(file.fileno())
+            file = self._held
+            assert file is not None, "it is held, or an error was raised"
+            # A line that was cut off by a crash must not take this one with it.
+            if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                file.write(b"\n")
+            left = (json.dumps(line) + "\n").encode()
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
         except OSError as error:
             raise file_error(self.path, error) from error
         self._take(line)

@@ -225,8 +225,24 @@ def test_a_forked_process_does_not_keep_the_report(tmp_path: Path) -> None:
             os.read(ends, 1)
             os._exit(0)
     try:
-        with Journal(clip):
-            pass
+        with Journal(clip) as journal:
+            assert journal.path == clip
     finally:
         os.close(end)
         os.waitpid(child, 0)
+
+
+def test_a_report_is_written_through_what_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an SMB mount nothing else may touch a file that is locked."""
+    report = tmp_path / "report.jsonl"
+    report.touch()
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with Journal(report) as journal, monkeypatch.context() as locked:
+        locked.setattr("builtins.open", refused)
+        facts = {"clip": "a", "latent": "a.pt", "file": str(tmp_path / "a.mp4"), "inputs": "", "stamp": ""}
+        journal.write({**facts, "status": "failed"})
+
+    assert '"status": "failed"' in report.read_text()
